@@ -1,0 +1,71 @@
+# `make` lists the targets. Needs GNU make, bash and Python 3.11 or newer; everything else goes into .venv.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOG := $(VENV)/install.log
+# Written last: an interrupted install leaves no stamp, and the next make goes on with it.
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help: ## list the targets
+	@echo "make TARGET [NAME=value ...]"
+	@awk -F ':[^#]*## ' '/^[a-z.]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: .venv
+.venv: $(STAMP) ## install the pinned packages into .venv [PYTHON=python3]
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "make: needs Python 3.11 or newer, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1 || echo missing);" \
+	    "name another with PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing into $(VENV): some minutes and 2 to 6 GB the first time (log: $(LOG))"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { \
+	  grep -v '^WARNING: Location' $(LOG) | tail -n 20 >&2; \
+	  echo "make: the install failed, see $(LOG); 'make .venv' tries again" >&2; exit 1; }
+	@touch $@
+
+OPTIONS = $(strip $(if $(COLLECTION),--collection '$(COLLECTION)') $(if $(PROFILE),--profile '$(PROFILE)') \
+  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)'))
+.PHONY: reproduce
+reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0]
+	$(BIN)/ttlkit reproduce $(OPTIONS)
+
+.PHONY: notebook
+notebook: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
+
+.PHONY: test
+test: $(STAMP) ## run the tests [ARGS="-k images"]
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## lint, format and types, of code and notebooks; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## put code and notebooks into the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Write down, do not resolve: upgrade with .venv/bin/pip first, run the tests, then lock.
+# A local part such as +cpu names one machine's build, so it is left out.
+.PHONY: lock
+lock: $(STAMP) ## pin what .venv holds now in constraints.txt
+	@{ echo "# One tested set of every package, made by 'make lock' (pip freeze of .venv); 'make .venv' installs it."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | grep '==' | sed -E 's/\+[A-Za-z0-9.]+$$//'; \
+	} >constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+	@touch $(STAMP)
+
+.PHONY: clean
+clean: ## remove caches; keeps .venv, datasets/ and outputs/
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find ttlkit tests notebooks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

@@ -1,0 +1,328 @@
+"""Collections: one folder layout for generated, fetched and own images, and the data sets that training draws from."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ttlkit import images, rain
+
+Rng = np.random.Generator
+
+
+class CollectionError(ValueError):
+    """A collection cannot be used; the message names the folder or file and the way out."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files of one scene: rainy, and its clean image or its streak mask."""
+
+    rainy: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One folder below test/: `kind` is 'paired' (clean), 'masked' (streak mask) or 'unpaired' (rainy alone)."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+    name: str
+    kind: str
+    pairs: tuple[Pair, ...]
+
+    def spread(self, most: int) -> tuple[Pair, ...]:
+        """At most `most` of its pairs, evenly spread."""
+        return tuple(spread(self.pairs, most))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a collection folder holds (layout in datasets/README.md)."""
+
+    root: Path
+    rainy: tuple[Path, ...]
+    clean: tuple[Path, ...]
+    pairs: tuple[Pair, ...]
+    tests: tuple[TestSet, ...]
+    simulated: bool
+
+    def photographs(self, classes: Sequence[str] = ("rainy", "clean"), kept_back: bool = False) -> dict[str, list[Path]]:
+        """Real photographs by class: the ones to train on, or the fifth that no stage ever trains on."""
+        return {name: held_out(getattr(self, name))[int(kept_back)] for name in classes}
+
+    def few_pairs(self, n: int, seed: int) -> list[Pair]:
+        """The minority: n synthetic pairs drawn by `seed`, the same for every initialisation."""
+        if n > len(self.pairs):
+            raise CollectionError(f"n_pairs = {n}, but {self.root} holds {len(self.pairs)} synthetic pairs")
+        order = np.random.default_rng([seed, 13]).permutation(len(self.pairs))
+        return [self.pairs[i] for i in order[:n]]
+
+    @property
+    def label(self) -> str:
+        """Words for figures and tables: says so when the 'real' rain is simulated."""
+        return "SIMULATED rain standing in for real photographs" if self.simulated else "real photographs"
+
+
+def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Collection:
+    """List a collection; builds the `pocket` one of that many scenes first where `root` does not exist.
+
+    Raises CollectionError, one line, when it is missing, empty, or has pairs without partner.
+    """
+    root = Path(root)
+    if root.name.startswith("pocket-") and pocket_scenes and not root.exists():
+        build_pocket(root, pocket_scenes)
+    if not root.is_dir():
+        raise CollectionError(f"{root}: no such collection; give an existing folder, or 'pocket' to generate one")
+    rainy, clean = (tuple(images.list_images(root / "real" / kind)) for kind in ("rainy", "clean"))
+    for kind, found in (("rainy", rainy), ("clean", clean)):
+        if len(found) < 2:
+            raise CollectionError(
+                f"{root}/real/{kind}: {len(found)} images, at least 2 are needed; layout in datasets/README.md"
+            )
+    pairs = [
+        pair
+        for folder in sorted((root / "synthetic").glob("*/"))
+        for pair in match_pairs(folder / "rainy", folder / "clean")
+    ]
+    if not pairs:
+        raise CollectionError(f"{root}/synthetic/<set>/{{rainy,clean}}: no pairs; layout in datasets/README.md")
+    tests = tuple(_open_test(folder) for folder in sorted((root / "test").glob("*/")))
+    return Collection(root, rainy, clean, tuple(pairs), tests, (root / "SIMULATED.txt").exists())
+
+
+def _open_test(folder: Path) -> TestSet:
+    for kind, truth in (("paired", "clean"), ("masked", "mask")):
+        if (folder / truth).is_dir():
+            return TestSet(folder.name, kind, tuple(match_pairs(folder / "rainy", folder / truth)))
+    found = images.list_images(folder / "rainy")
+    if not found:
+        raise CollectionError(f"{folder}/rainy: no images; remove the folder or fill it")
+    return TestSet(folder.name, "unpaired", tuple(Pair(path, path) for path in found))
+
+
+def match_pairs(rainy: Path, truth: Path) -> list[Pair]:
+    """Pair two folders by file name without suffix, never by order; CollectionError names what has no partner."""
+    sides = []
+    for folder in (rainy, truth):
+        found: dict[str, Path] = {}
+        for path in images.list_images(folder):
+            if path.stem in found:
+                raise CollectionError(f"{path}: same name as {found[path.stem].name}; keep one of them")
+            found[path.stem] = path
+        sides.append(found)
+    lonely = sorted(set(sides[0]) ^ set(sides[1]))
+    if lonely:
+        first = sides[0].get(lonely[0]) or sides[1][lonely[0]]
+        other = truth if lonely[0] in sides[0] else rainy
+        more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+        raise CollectionError(f"{first}: no partner of that name in {other}{more}; add it or remove this one")
+    if not sides[0]:
+        raise CollectionError(f"{rainy}: no images; layout in datasets/README.md")
+    return [Pair(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
+
+
+def spread(items: Sequence, most: int) -> list:
+    """At most `most` items, evenly spread over the sequence."""
+    picks = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[i] for i in picks]
+
+
+def held_out(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """(training, held-out): every fifth photograph is never trained on, by any stage."""
+    return [p for i, p in enumerate(paths) if i % 5], [p for i, p in enumerate(paths) if i % 5 == 0]
+
+
+def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Both images of a pair, uint8; CollectionError names both files when their sizes differ."""
+    rainy, truth = images.load_image_u8(pair.rainy), images.load_image_u8(pair.truth)
+    if rainy.shape != truth.shape:
+        sizes = f"{rainy.shape[1]}x{rainy.shape[0]} and {truth.shape[1]}x{truth.shape[0]}"
+        raise CollectionError(f"{pair.rainy} and {pair.truth}: sizes differ ({sizes}); a pair must be pixel by pixel")
+    return rainy, truth
+
+
+# ---- what training draws from: sample n is a pure function of (seed, n), so resuming needs no state -------------
+
+
+@lru_cache(maxsize=16)
+def _order(seed: int, epoch: int, length: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, 7]).permutation(length)
+
+
+def keyed_index(seed: int, n: int, length: int) -> int:
+    """Index of draw `n`: every epoch is a new permutation of all `length` items."""
+    epoch, place = divmod(n, length)
+    return int(_order(seed, epoch, length)[place])
+
+
+class Photographs:
+    """Crops of real photographs, turned into a task's samples; all are first brought to one scale.
+
+    Sample n alternates between the labels in order, so classes are balanced. `make(patch, label, rng)` returns
+    the sample, a dict of arrays. Photographs are scaled to `long_side`, borders left out, then each crop is
+    rescaled by 0.5 to 1, so neither resolution nor frame tells where a photograph is from.
+    """
+
+    def __init__(
+        self,
+        photographs: Mapping[str, Sequence[Path]],
+        make: Callable[[np.ndarray, str, Rng], dict[str, np.ndarray]],
+        patch: int,
+        seed: int,
+        long_side: int = 640,
+    ):
+        self.labels = list(photographs)
+        self.photographs = {k: [_scaled(p, patch, long_side) for p in v] for k, v in photographs.items()}
+        self.make, self.patch, self.seed = make, patch, seed
+
+    def __getitem__(self, n: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.seed, n, 1])
+        label = self.labels[n % len(self.labels)]
+        shelf = self.photographs[label]
+        photograph = shelf[keyed_index(self.seed, n // len(self.labels), len(shelf))]
+        side = min(round(self.patch / rng.uniform(0.5, 1)), *photograph.shape[:2])
+        crop = _turned(random_crop([photograph], side, rng), rng)[0]
+        patch = images.to_float(crop) if side == self.patch else images.resize(crop, self.patch, self.patch)
+        return {k: _channels_first(v) for k, v in self.make(patch, label, rng).items()}
+
+
+def as_it_is(patch: np.ndarray, label: str, rng: Rng) -> dict[str, np.ndarray]:
+    """A sample without a task: the photograph, for distillation."""
+    return {"image": patch}
+
+
+class Pairs:
+    """Aligned crops of synthetic pairs, {'rainy', 'clean'}: float32 (3, patch, patch), flipped at random."""
+
+    def __init__(self, pairs: Sequence[Pair], patch: int, seed: int):
+        self.pairs = [tuple(_at_least(image, patch) for image in load_pair(pair)) for pair in pairs]
+        self.patch, self.seed = patch, seed
+
+    def __getitem__(self, n: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.seed, n, 2])
+        pair = self.pairs[keyed_index(self.seed, n, len(self.pairs))]
+        rainy, clean = _turned(random_crop(pair, self.patch, rng), rng)
+        return {"rainy": _channels_first(images.to_float(rainy)), "clean": _channels_first(images.to_float(clean))}
+
+
+def random_crop(aligned: Sequence[np.ndarray], side: int, rng: Rng) -> list[np.ndarray]:
+    """The same random square of every image."""
+    height, width = aligned[0].shape[:2]
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    return [image[top : top + side, left : left + side] for image in aligned]
+
+
+def _turned(aligned: list[np.ndarray], rng: Rng) -> list[np.ndarray]:
+    """Mirrored at random, left to right only: rain falls down."""
+    return [image[:, ::-1] for image in aligned] if rng.random() < 0.5 else aligned
+
+
+def _channels_first(value: np.ndarray) -> np.ndarray:
+    value = np.asarray(value, np.float32)
+    return np.ascontiguousarray(value.transpose(2, 0, 1)) if value.ndim == 3 else value
+
+
+def _at_least(image: np.ndarray, side: int) -> np.ndarray:
+    """Mirror a small image outwards until a crop of `side` fits."""
+    height, width = image.shape[:2]
+    if min(height, width) >= side:
+        return image
+    return np.pad(image, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0)), mode="symmetric")
+
+
+def _scaled(path: Path, patch: int, long_side: int) -> np.ndarray:
+    """A photograph, uint8, scaled down to `long_side`, without its border of 2 % (frames, captions)."""
+    image = images.load_image_u8(path)
+    margin = round(0.02 * min(image.shape[:2]))
+    image = image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]
+    scale = long_side / max(image.shape[:2])
+    if scale < 1:
+        height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+        image = images.to_u8(images.resize(image, height, width))
+    return _at_least(image, patch)
+
+
+# ---- the pocket collection: made from installed packages alone --------------------------------------------------
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "rocket", "motorcycle_left", "brick", "grass", "gravel", "hubble_deep_field")
+TEST_PHOTOGRAPHS = ("coffee", "retina")
+
+
+def build_pocket(root: Path, scenes: int) -> Path:
+    """Generate a small collection of about `scenes` scenes, offline and whole or not at all.
+
+    Scenes are dead-leaves pictures (Achddou et al. 2021) and crops of photographs bundled with scikit-image.
+    Synthetic pairs carry rain of the `photoshop` renderer. The `physical` renderer stands in for real rain, which
+    the training stages see without ground truth: a SIMULATION, and SIMULATED.txt says so.
+    """
+    partial = root.with_name(f".{root.name}.{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    tests = max(2, scenes // 5)
+    try:
+        for i in range(scenes):
+            clean = _scene(i, PHOTOGRAPHS)
+            render_pair(partial / "synthetic/photoshop", f"{i:03d}", clean, rain.photoshop, i)
+            images.save_image(partial / f"real/clean/{i:03d}.jpg", _scene(scenes + i, PHOTOGRAPHS))
+            rainy = rain.physical(_scene(2 * scenes + i, PHOTOGRAPHS), [i, 11]).rainy
+            images.save_image(partial / f"real/rainy/{i:03d}.jpg", rainy)
+        for i in range(tests):
+            clean = _scene(10_000 + i, TEST_PHOTOGRAPHS)
+            render_pair(partial / "test/photoshop", f"{i:03d}", clean, rain.photoshop, 10_000 + i)
+            render_pair(partial / "test/physical", f"{i:03d}", clean, rain.physical, 10_000 + i)
+            other = _scene(20_000 + i, TEST_PHOTOGRAPHS)
+            drops = rain.physical(other, 20_000 + i)
+            images.save_image(partial / f"test/masked/rainy/{i:03d}.png", drops.rainy)
+            mask = np.repeat((drops.streaks > 0.25 * drops.streaks.max()).astype(np.float32)[..., None], 3, axis=2)
+            images.save_image(partial / f"test/masked/mask/{i:03d}.png", mask)
+            images.save_image(
+                partial / f"test/scenes/rainy/{i:03d}.jpg", rain.physical(_scene(30_000 + i, TEST_PHOTOGRAPHS), i).rainy
+            )
+        (partial / "SIMULATED.txt").write_text(
+            "Generated by ttlkit. real/rainy and test/{physical,masked,scenes} are SIMULATED rain (ttlkit.rain.physical)"
+            " standing in for photographs of real rain.\n"
+        )
+        root.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(partial, root)
+    except OSError as error:
+        raise CollectionError(f"{root}: cannot be written ({error.strerror or error}); free space or choose a folder") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return root
+
+
+def render_pair(folder: Path, name: str, clean: np.ndarray, renderer: Callable, seed: int) -> None:
+    """Write {rainy,clean}/<name>.png."""
+    images.save_image(folder / "rainy" / f"{name}.png", renderer(clean, seed).rainy)
+    images.save_image(folder / "clean" / f"{name}.png", clean)
+
+
+def _scene(i: int, photographs: Sequence[str], height: int = 192, width: int = 256) -> np.ndarray:
+    """Scene i: every third a dead-leaves picture, the others crops of bundled photographs at a random scale."""
+    if i % 3 == 0:
+        return rain.dead_leaves([i, 3], height, width)
+    rng = np.random.default_rng([i, 5])
+    photograph = _bundled(photographs[i % len(photographs)])
+    scale = max(rng.uniform(0.6, 1.0), height / photograph.shape[0], width / photograph.shape[1])
+    image = images.resize(photograph, round(photograph.shape[0] * scale), round(photograph.shape[1] * scale))
+    top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
+    crop = image[top : top + height, left : left + width]
+    return np.ascontiguousarray(crop[:, ::-1] if rng.random() < 0.5 else crop)
+
+
+@cache
+def _bundled(name: str) -> np.ndarray:
+    """A photograph that comes inside the scikit-image package (no download)."""
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    found = [path for path in folder.glob(f"{name}.*") if path.suffix in (".png", ".jpg")]
+    if not found:
+        raise CollectionError(f"{folder}: no {name}; install scikit-image 0.22 or later")
+    return images.load_image(found[0])

@@ -1,0 +1,123 @@
+"""Score restorers on every test set of a collection: paired, masked and unpaired, with intervals over images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ttlkit import images, metrics
+from ttlkit.data import Collection, Pair, TestSet, load_pair
+
+Row = dict[str, Any]
+Restore = Callable[[np.ndarray], np.ndarray]
+HIGHER_IS_BETTER = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
+
+
+def untouched(image: np.ndarray) -> np.ndarray:
+    """The rainy image as it is."""
+    return images.to_float(image)
+
+
+def cases(collection: Collection, most: int) -> list[tuple[TestSet, Pair]]:
+    """Every (test set, image) to score, at most `most` per set, evenly spread."""
+    return [(test, pair) for test in collection.tests for pair in test.spread(most)]
+
+
+def score(models: dict[str, Restore], work: Iterable[tuple[TestSet, Pair]]) -> list[Row]:
+    """One row for each model and image: {'set', 'kind', 'image', 'model', and its metrics}.
+
+    Paired: psnr_rgb, ssim_rgb, psnr_y, ssim_y of the restored image rounded to 8 bits. Masked: mean absolute
+    change in 8-bit levels inside and outside the streak mask. Unpaired: `change`, over the whole image.
+    """
+    rows = []
+    for test, pair in work:
+        if test.kind == "unpaired":
+            rainy, truth = images.load_image_u8(pair.rainy), None
+        else:
+            rainy, truth = load_pair(pair)
+        for name, model in models.items():
+            restored = images.to_tensor(model(rainy))
+            row = {"set": test.name, "kind": test.kind, "image": pair.rainy.name, "model": name}
+            rows.append({**row, **_metrics(test.kind, restored, images.to_tensor(rainy), truth)})
+    return rows
+
+
+def _metrics(kind: str, restored: torch.Tensor, rainy: torch.Tensor, truth: np.ndarray | None) -> dict[str, float]:
+    if kind == "paired" and truth is not None:
+        found = metrics.scores(restored, images.to_tensor(truth))
+        return {name: float(value) for name, value in found.items()}
+    if kind == "masked" and truth is not None:
+        mask = (images.to_tensor(truth)[:, :1] > 0.5).float()
+        inside, outside = metrics.masked_change(restored, rainy, mask)
+        found = {"change_inside": inside, "change_outside": outside}  # NaN where the mask is empty, or full
+        return {name: float(value) for name, value in found.items() if bool(value.isfinite().all())}
+    return {"change": float((restored - rainy).abs().mean() * 255)}
+
+
+def metric_names(rows: list[Row]) -> list[str]:
+    """The metrics that occur in rows, in their order."""
+    names = [name for row in rows for name in row if name not in ("set", "kind", "image", "model")]
+    return list(dict.fromkeys(names))
+
+
+def summarise(rows: list[Row]) -> list[Row]:
+    """For each set and model: the mean of each metric over images, with a 95 % bootstrap interval and n."""
+    table = []
+    for group, members in _grouped(rows).items():
+        row: Row = {"set": group[0], "model": group[1], "n": len(members)}
+        for name in metric_names(members):
+            mean, low, high = metrics.bootstrap(np.array([m[name] for m in members if name in m]))
+            row.update({name: mean, f"{name}_low": low, f"{name}_high": high})
+        table.append(row)
+    return table
+
+
+def pivot(summary: list[Row], metric: str) -> list[Row]:
+    """One row per model, one column per set that has the metric: 'mean ± half the interval'."""
+    sets = list(dict.fromkeys(row["set"] for row in summary if metric in row))
+    table = {}
+    for row in summary:
+        if row["set"] in sets:
+            half = (row[f"{metric}_high"] - row[f"{metric}_low"]) / 2
+            digits = 3 if metric.startswith("ssim") else 2
+            text = f"{row[metric]:.{digits}f} ± {half:.{digits}f}"
+            table.setdefault(row["model"], {"model": row["model"]})[row["set"]] = text
+    return list(table.values())
+
+
+def differences(rows: list[Row], model: str, other: str, metric: str = "psnr_rgb") -> list[Row]:
+    """model - other on the same images, for each set that has the metric: mean, 95 % interval, images won."""
+    grouped = _grouped(rows)
+    table = []
+    for name in dict.fromkeys(row["set"] for row in rows):
+        first, second = grouped.get((name, model), []), grouped.get((name, other), [])
+        if not first or not second or metric not in first[0]:
+            continue
+        assert [r["image"] for r in first] == [r["image"] for r in second]
+        gain = np.array([a[metric] - b[metric] for a, b in zip(first, second, strict=True)])
+        mean, low, high = metrics.bootstrap(gain)
+        row = {"set": name, "model": model, "against": other, "n": len(gain), "difference": mean}
+        table.append({**row, "low": low, "high": high, "won": int((gain > 0).sum())})
+    return table
+
+
+def _grouped(rows: list[Row]) -> dict[tuple[str, str], list[Row]]:
+    grouped: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault((row["set"], row["model"]), []).append(row)
+    return grouped
+
+
+def save_rows(path: Path, rows: list[Row]) -> None:
+    """Write rows as CSV, every column that occurs."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,267 @@
+"""Networks: the U-Net backbone that teachers and student share, their heads, and PReNet as a baseline."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class WeightsError(ValueError):
+    """Weights cannot be used; the message names the file and the way out."""
+
+
+class ResidualBlock(nn.Module):
+    """x + s · conv(ReLU(conv(x))), with a learned s that starts at 0.2 so that deep stacks train at a high rate."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.scale = nn.Parameter(torch.tensor(0.2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.second(F.relu(self.first(x)))
+
+
+class UNet(nn.Module):
+    """Backbone: image (B, 3, H, W) to features at five places (Ronneberger et al. 2015, with residual blocks).
+
+    Returns [encoder 1 (B, w, H, W), encoder 2 (B, 2w, H/2, W/2), encoder 3 (B, 4w, H/4, W/4),
+    decoder 2 (B, 2w, H/2, W/2), decoder 1 (B, w, H, W)]. H and W are multiples of `UNet.multiple`.
+    It has no normalisation over space, so a tile gives what the whole image gives.
+    """
+
+    multiple = 4
+    # How far an output pixel can see, summed along the deepest path: 1 stem, 2 block, 1 down, 4 block, 2 down,
+    # 16 blocks, 2 up, 4 block, 1 up, 2 block, 1 head. tests/test_models.py holds it against the gradient.
+    radius = 36
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.encoder1 = ResidualBlock(width)
+        self.down1 = nn.Conv2d(width, 2 * width, 2, stride=2)
+        self.encoder2 = ResidualBlock(2 * width)
+        self.down2 = nn.Conv2d(2 * width, 4 * width, 2, stride=2)
+        self.encoder3 = nn.Sequential(ResidualBlock(4 * width), ResidualBlock(4 * width))
+        self.up2 = nn.ConvTranspose2d(4 * width, 2 * width, 2, stride=2)
+        self.decoder2 = ResidualBlock(2 * width)
+        self.up1 = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
+        self.decoder1 = ResidualBlock(width)
+        self.channels = [width, 2 * width, 4 * width, 2 * width, width]
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        e1 = self.encoder1(self.stem(image - 0.5))
+        e2 = self.encoder2(self.down1(e1))
+        e3 = self.encoder3(self.down2(e2))
+        d2 = self.decoder2(self.up2(e3) + e2)
+        d1 = self.decoder1(self.up1(d2) + e1)
+        return [e1, e2, e3, d2, d1]
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Repeat the last row and column until height and width are multiples of `multiple`."""
+    height, width = image.shape[-2:]
+    bottom, right = -height % multiple, -width % multiple
+    return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+class Restorer(nn.Module):
+    """Image in, image of the same size out: image + head(backbone(image)). Teacher, student and scratch alike."""
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.width = width
+        self.backbone = UNet(width)
+        self.head = nn.Conv2d(width, 3, 3, padding=1)
+        nn.init.normal_(self.head.weight, std=1e-3)  # starts near the identity, yet passes a gradient
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to (B, 3, H, W), not clipped; any H and W from 1 pixel."""
+        height, width = image.shape[-2:]
+        residual = self.head(self.backbone(pad_to_multiple(image, UNet.multiple))[-1])
+        return image + residual[..., :height, :width].float()
+
+
+class Recogniser(nn.Module):
+    """Image in, one logit out: rainy (> 0) or rain-free (< 0).
+
+    A logit at every place of the coarsest and of the finest level, averaged over the crop. Streaks are small and
+    everywhere: pooling features first and deciding once, as for object classes, hardly learned (see DESIGN notes
+    in README). Group normalisation sits in the head, so that the backbone stays free of it.
+    """
+
+    def __init__(self, width: int = 16):
+        super().__init__()
+        self.width = width
+        self.backbone = UNet(width)
+        self.coarse = nn.Sequential(nn.GroupNorm(8, 4 * width), nn.ReLU(), nn.Conv2d(4 * width, 1, 1))
+        self.fine = nn.Sequential(nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, 1, 1))
+
+    def rain_map(self, image: Tensor) -> Tensor:
+        """Logits (B, 1, H, W): how much each place speaks for rain."""
+        features = self.backbone(pad_to_multiple(image, UNet.multiple))
+        fine = self.fine(features[-1])
+        coarse = F.interpolate(self.coarse(features[2]).float(), size=fine.shape[-2:], mode="nearest")
+        return (fine.float() + coarse)[..., : image.shape[-2], : image.shape[-1]]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] to logits (B,)."""
+        return self.rain_map(image).mean(dim=(1, 2, 3))
+
+
+class Distiller(nn.Module):
+    """The student with one 1×1 adapter for each teacher and level, mapping its features to the teacher's width."""
+
+    def __init__(self, student: Restorer, teachers: dict[str, nn.Module]):
+        super().__init__()
+        self.student = student
+        self.adapters = nn.ModuleDict(
+            {
+                name: nn.ModuleList(
+                    nn.Conv2d(mine, theirs, 1)
+                    for mine, theirs in zip(student.backbone.channels, teacher.backbone.channels, strict=True)
+                )
+                for name, teacher in teachers.items()
+            }
+        )
+
+    def forward(self, image: Tensor) -> dict[str, list[Tensor]]:
+        """(B, 3, H, W) to, for each teacher, the student's adapted features at every level."""
+        features = self.student.backbone(image)
+        return {
+            name: [adapter(feature) for adapter, feature in zip(adapters, features, strict=True)]
+            for name, adapters in self.adapters.items()
+        }
+
+
+class PReNet(nn.Module):
+    """Progressive recurrent network, the published baseline (Ren et al., CVPR 2019): six stages sharing weights.
+
+    Attribute names follow the released weights. (B, 3, H, W) in [0, 1] to the same shape, not clipped.
+    """
+
+    def __init__(self, stages: int = 6, channels: int = 32):
+        super().__init__()
+
+        def conv(inputs: int, outputs: int) -> nn.Conv2d:
+            return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+        self.stages, self.channels = stages, channels
+        self.conv0 = nn.Sequential(conv(6, channels), nn.ReLU())
+        for gate, activation in (("i", nn.Sigmoid), ("f", nn.Sigmoid), ("g", nn.Tanh), ("o", nn.Sigmoid)):
+            setattr(self, f"conv_{gate}", nn.Sequential(conv(2 * channels, channels), activation()))
+        for i in range(1, 6):
+            block = nn.Sequential(conv(channels, channels), nn.ReLU(), conv(channels, channels), nn.ReLU())
+            setattr(self, f"res_conv{i}", block)
+        self.conv = nn.Sequential(conv(channels, 3))
+
+    def forward(self, image: Tensor) -> Tensor:
+        restored = image
+        hidden = state = image.new_zeros(image.shape[0], self.channels, *image.shape[-2:])
+        for _ in range(self.stages):
+            x = torch.cat([self.conv0(torch.cat([image, restored], 1)), hidden], 1)
+            state = self.conv_f(x) * state + self.conv_i(x) * self.conv_g(x)
+            hidden = self.conv_o(x) * torch.tanh(state)
+            x = hidden
+            for i in range(1, 6):
+                x = F.relu(getattr(self, f"res_conv{i}")(x) + x)
+            restored = self.conv(x) + image
+        return restored
+
+
+KINDS: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Recogniser": Recogniser}
+
+
+def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
+    """Write a Restorer or Recogniser as safetensors, whole or not at all; `card` goes into its header."""
+    path = Path(path)
+    header = {"kind": type(model).__name__, "arguments": json.dumps({"width": model.width}), **card}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(tensors, partial, metadata=header)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def load_weights(path: str | Path) -> nn.Module:
+    """Rebuild the network that `save_weights` wrote, on the CPU, in evaluation mode."""
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such weights; train them first (make reproduce)")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+        model = KINDS[header["kind"]](**json.loads(header["arguments"]))
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
+        raise WeightsError(f"{path}: not weights written by ttlkit ({error}); delete the file and train again") from None
+    return model.eval()
+
+
+def load_prenet(path: str | Path) -> PReNet:
+    """PReNet with its released weights (.pth, a pickle of tensors; nothing else in it is executed)."""
+    model = PReNet()
+    try:
+        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    except Exception as error:  # torch raises many kinds for a bad pickle
+        raise WeightsError(f"{path}: not the released six-stage PReNet weights ({str(error).splitlines()[0]})") from None
+    return model.eval()
+
+
+def transfer(source: nn.Module, target: Restorer) -> Restorer:
+    """Start `target` from what `source` has learned: its backbone, and its head where it is a Restorer too."""
+    if source.width != target.width:
+        raise WeightsError(f"a network of width {target.width} cannot start from one of width {source.width}")
+    target.backbone.load_state_dict(source.backbone.state_dict())
+    if isinstance(source, Restorer):
+        target.head.load_state_dict(source.head.state_dict())
+    return target
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """Evaluation mode and no gradients: for teachers while the student learns."""
+    return model.eval().requires_grad_(False)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of learned values."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def count_flops(model: nn.Module, height: int = 256, width: int = 256) -> int:
+    """Floating-point operations for one image (a multiply-add counts as two), by torch's own counter."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(image)
+    return int(counter.get_total_flops())
+
+
+def checksum(model: nn.Module) -> str:
+    """Hash of every weight's bits: equal before and after distillation if a teacher stayed frozen."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def rounded_up(value: float, multiple: int = UNet.multiple) -> int:
+    """The next multiple at or above `value`: where tiles may begin."""
+    return multiple * math.ceil(value / multiple)

@@ -1,0 +1,168 @@
+"""Run the stage notebooks in order with papermill: skip what is done, show progress, stop with one clear line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ttlkit.config import STAGES, FineTuning, Settings, SettingsError, check_name, resolve, split_names
+from ttlkit.stages import StageRun, assigned_names, home
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message names its notebook, the cause and the way out."""
+
+
+def plan(tasks: str = "recognition,deblur,inpaint", **given: Any) -> list[StageRun]:
+    """All stages of a run, in order. `given`: parameters common to the stages, or of some of them (`peers`)."""
+    known = {f.name for kind in STAGES.values() for f in fields(kind)}
+    for name in given:
+        check_name(name, known, "parameter")
+
+    def stage(kind: str, **own: Any) -> StageRun:
+        takes = {f.name for f in fields(STAGES[kind])}
+        return StageRun(resolve(STAGES[kind], {**{k: v for k, v in given.items() if k in takes}, **own}))
+
+    evaluation = stage("05_real_scene_evaluation")
+    inits = split_names(evaluation.settings.inits)
+    for init in inits:
+        check_name(init, ["scratch", "student", *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
+    return [
+        stage("01_gap_statistics"),
+        *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),
+        stage("03_distillation", tasks=tasks),
+        *(stage("04_fine_tuning", init=init) for init in inits),
+        evaluation,
+        stage("00_start_here"),
+    ]
+
+
+def run(stages: list[StageRun]) -> None:
+    """Execute what is not done yet; one process per run at a time. Raises StageError at the first failure."""
+    from filelock import FileLock, Timeout
+
+    folder = stages[0].run_folder
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            for number, stage in enumerate(stages, 1):
+                title = f"[{number}/{len(stages)}] {stage.name}"
+                if stage.is_done():
+                    print(f"{title}: done before", flush=True)
+                else:
+                    _execute(stage, title)
+    except Timeout:
+        raise StageError(f"{folder}: another process is working on this run; wait for it or choose another RUN") from None
+
+
+def _execute(stage: StageRun, title: str) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    source = NOTEBOOKS / f"{stage.settings.stage}.ipynb"
+    values = {f.name: getattr(stage.settings, f.name) for f in fields(stage.settings)}
+    if values["collection"] != "pocket":
+        values["collection"] = str(stage.collection)  # the kernel works in another folder
+    _check_parameters(source, values)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    (stage.folder / "DONE.json").unlink(missing_ok=True)
+    output = stage.folder / "notebook.ipynb"
+    began = time.time()
+    with _progress(stage, title), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            papermill.execute_notebook(
+                source,
+                output,
+                values,
+                kernel_name="python3",
+                cwd=home(),
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],  # kernels warn of TCP on the terminal, each time
+            )
+        except PapermillExecutionError as error:
+            raise StageError(f"{title}: {error.ename}: {error.evalue}\nsee {output}; fix it and run again") from None
+        except RuntimeError as error:  # a killed kernel
+            raise StageError(f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint") from None
+    if not (stage.folder / "DONE.json").is_file():  # a dead kernel can look completed
+        raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
+    print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)
+
+
+def _check_parameters(notebook: Path, values: dict[str, Any]) -> None:
+    """Every value must be one of the notebook's parameters, and the other way round."""
+    cells = json.loads(notebook.read_text())["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise SettingsError(f"{notebook}: {len(tagged)} cells are tagged 'parameters', there must be one")
+    known = assigned_names("".join(tagged[0]["source"]))
+    for name in values:
+        check_name(name, known, f"parameter of {notebook.name}")
+
+
+class _progress:
+    """While a stage runs, show the last row of its metrics.jsonl: step, loss, time left."""
+
+    def __init__(self, stage: StageRun, title: str):
+        self.path, self.title, self.stop = stage.folder / "metrics.jsonl", title, threading.Event()
+        self.began, self.live = time.time(), sys.stdout.isatty()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        print(f"{self.title}: started", flush=True)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        shown = ""
+        while not self.stop.wait(1 if self.live else 15):
+            text = _describe(self.path, self.began)
+            if text and text != shown:
+                shown = text
+                line = f"{self.title}: {text}"
+                print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
+        if self.live and shown:
+            print("\r\033[K", end="", flush=True)
+
+
+def _describe(path: Path, since: float) -> str:
+    """'step 120/500, loss 0.0312, 0:41 left' from the last row written after `since`; '' when there is none."""
+    try:
+        if path.stat().st_mtime < since:
+            return ""
+        row = json.loads(_last_line(path))
+    except (OSError, ValueError, IndexError):  # not there yet, or a row half written
+        return ""
+    text = f"{row.get('what', 'step')} {row['step']}/{row['steps']}"
+    if "loss" in row:
+        text += f", loss {row['loss']:.4f}"
+    if "seconds_left" in row:
+        text += f", {int(row['seconds_left']) // 60}:{int(row['seconds_left']) % 60:02d} left"
+    return text
+
+
+def _last_line(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 2000))
+        return file.read().decode(errors="replace").strip().splitlines()[-1]
+
+
+def executed(stages: list[StageRun]) -> Iterator[Path]:
+    """The executed notebooks of a run, in the order of the plan."""
+    for stage in stages:
+        notebook = stage.folder / "notebook.ipynb"
+        if notebook.is_file():
+            yield notebook

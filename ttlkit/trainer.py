@@ -1,0 +1,202 @@
+"""One training loop for teachers, distillation and fine-tuning, on CPU, one GPU or several."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from ttlkit import config
+
+Step = Callable[[nn.Module, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message says why and what to do."""
+
+
+class StepSampler(Sampler[list[int]]):
+    """The sample numbers of each step from `start` on: step k takes k·batch … (k+1)·batch - 1, shared by rank."""
+
+    def __init__(self, batch: int, start: int, stop: int, rank: int = 0, world: int = 1):
+        if batch % world:
+            raise TrainingError(f"batch = {batch} cannot be shared by {world} processes; make it a multiple")
+        self.batch, self.start, self.stop, self.rank, self.share = batch, start, stop, rank, batch // world
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.start, self.stop):
+            first = step * self.batch + self.rank * self.share
+            yield list(range(first, first + self.share))
+
+
+def learning_rate(step: int, steps: int, peak: float) -> float:
+    """Linear warm-up over the first 5 % (at most 200) of the steps, then half a cosine down to 1 % of `peak`."""
+    warm = min(200, max(1, steps // 20))
+    if step < warm:
+        return peak * (step + 1) / warm
+    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))))
+
+
+class Trainer:
+    """Runs `step(model, batch) -> (loss (B,), logs of (B,))` for a number of steps; stops and resumes bit-exactly.
+
+    `samples[n]` must be a pure function of n, and all randomness inside a step comes from torch, which is seeded
+    per step: then batch k does not depend on when the run was interrupted. Writes into `folder`:
+    `checkpoint.pt` (every `checkpoint_seconds`, whole or not at all) and `metrics.jsonl`. `key` names the settings;
+    a checkpoint with another key is ignored.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        step: Step,
+        samples: Any,
+        *,
+        folder: Path,
+        key: str,
+        steps: int,
+        batch: int,
+        learning_rate: float,
+        seed: int,
+        workers: int = 0,
+        log_every: int = 10,
+        checkpoint_seconds: float = 20,
+    ):
+        self.step, self.samples, self.folder, self.key = step, samples, Path(folder), key
+        self.steps, self.batch, self.peak, self.seed = steps, batch, learning_rate, seed
+        self.workers, self.log_every, self.checkpoint_seconds = workers, log_every, checkpoint_seconds
+        self.accelerator = Accelerator(mixed_precision=config.precision(), cpu=config.device() == "cpu")
+        self.plain = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+        self.model, self.optimizer = self.accelerator.prepare(self.plain, optimizer)
+        self.done = 0  # steps finished
+        self.history: list[dict[str, float]] = []
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def fit(self, on_log: Callable[[dict[str, float]], None] | None = None) -> list[dict[str, float]]:
+        """Train to the last step, from the checkpoint where there is one; returns the rows of metrics.jsonl."""
+        self._resume()
+        began, saved, first = time.time(), time.time(), self.done
+        for batch in self._loader():
+            logs = self._one_step(batch)
+            self.done += 1
+            if self.done % self.log_every == 0 or self.done == self.steps:
+                row = {name: float(value.float().mean()) for name, value in logs.items()}
+                if not math.isfinite(row["loss"]):
+                    raise TrainingError(
+                        f"the loss is {row['loss']} at step {self.done}; lower learning_rate "
+                        f"(now {self.peak:g}) and delete {self.checkpoint}"
+                    )
+                seconds = time.time() - began
+                left = seconds / (self.done - first) * (self.steps - self.done)
+                self._log({"step": self.done, "steps": self.steps, **row, "seconds_left": round(left, 1)}, on_log)
+            if time.time() - saved > self.checkpoint_seconds or self.done == self.steps:
+                self.save_checkpoint()
+                saved = time.time()
+        self.plain.eval()
+        return self.history
+
+    def _one_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        torch.manual_seed(int(np.random.SeedSequence([self.seed, self.done]).generate_state(1)[0]))
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.done, self.steps, self.peak)
+        self.model.train()
+        batch = {name: self._placed(value) for name, value in batch.items()}
+        with self.accelerator.autocast():
+            loss, logs = self.step(self.model, batch)
+        mean = loss.mean()
+        self.accelerator.backward(mean)
+        self.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"loss": mean.detach(), **{name: value.detach() for name, value in logs.items()}}
+
+    def _placed(self, value: Tensor) -> Tensor:
+        value = value.to(self.accelerator.device, non_blocking=True)
+        return value.contiguous(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+    def _loader(self) -> DataLoader:
+        rank, world = self.accelerator.process_index, self.accelerator.num_processes
+        return DataLoader(
+            self.samples,
+            batch_sampler=StepSampler(self.batch, self.done, self.steps, rank, world),
+            num_workers=self.workers if self.done < self.steps else 0,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+
+    def _log(self, row: dict[str, float], on_log: Callable[[dict[str, float]], None] | None) -> None:
+        self.history.append(row)
+        if self.accelerator.is_main_process:
+            with open(self.folder / "metrics.jsonl", "a") as file:
+                file.write(json.dumps(row) + "\n")
+            if on_log:
+                on_log(row)
+
+    def save_checkpoint(self) -> None:
+        """Write checkpoint.pt, whole or not at all: tensors and plain values only."""
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        state = {
+            "key": self.key,
+            "done": self.done,
+            "model": self.plain.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": scaler.state_dict() if scaler else {},
+        }
+        partial = self.checkpoint.with_name(f".checkpoint.{os.getpid()}")
+        try:
+            torch.save(state, partial)
+            os.replace(partial, self.checkpoint)
+        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+            raise TrainingError(
+                f"{self.checkpoint}: cannot be written at step {self.done} ({error}); free space and run again: "
+                f"it goes on from the last checkpoint"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def _resume(self) -> None:
+        state = self._read_checkpoint()
+        if state:
+            self.plain.load_state_dict(state["model"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if state["scaler"] and self.accelerator.scaler:
+                self.accelerator.scaler.load_state_dict(state["scaler"])
+            self.done = state["done"]
+        log = self.folder / "metrics.jsonl"
+        rows = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("}")] if log.exists() else []
+        self.history = [row for row in rows if row["step"] <= self.done]  # later rows will be written again
+        if self.accelerator.is_main_process:
+            log.write_text("".join(json.dumps(row) + "\n" for row in self.history))
+        self.accelerator.wait_for_everyone()
+
+    def _read_checkpoint(self) -> dict[str, Any] | None:
+        if not self.checkpoint.exists():
+            return None
+        try:
+            state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - torch raises many kinds for a damaged file
+            print(f"{self.checkpoint}: damaged ({type(error).__name__}); training starts afresh")
+            return None
+        if state["key"] != self.key:
+            print("settings or images have changed since the checkpoint; training starts afresh")
+            return None
+        print(f"going on from step {state['done']} of {self.steps}")
+        return state
