@@ -92,6 +92,12 @@ def test_photoshop_is_a_screen_blend_of_one_grey_layer():
     np.testing.assert_allclose(rain.photoshop(clean, 5).rainy, screened, atol=1e-5)
 
 
+def test_photoshop_streaks_are_as_strong_as_stated():
+    for seed in range(6):
+        result = rain.photoshop(np.zeros((200, 200, 3), np.float32), seed)
+        assert 0.3 < result.streaks.max() / result.parameters["strength"] < 1.0001
+
+
 def test_streaks_fall_at_the_stated_angle():
     black, dim = np.zeros((240, 240, 3), np.float32), np.full((240, 240, 3), 0.05, np.float32)
     shop = [rain.photoshop(black, seed) for seed in range(6)]
@@ -127,17 +133,27 @@ def test_physical_veils_what_is_far():
         top.append(rainy[:40].std() / scene[:40].std())
         bottom.append(rainy[-40:].std() / scene[-40:].std())
     assert np.mean(top) < np.mean(bottom) < 1
+    scene = np.full((120, 120, 3), 0.05, np.float32)
+    rainy = np.mean([rain.physical(scene, seed).rainy - scene for seed in range(8)], axis=0)
+    assert rainy[:40].mean() > 1.1 * rainy[-40:].mean() > 0  # airlight on black
+
+
+def near_streaks(exposure=1 / 400, focal=500, seed=3):
+    rng = np.random.default_rng(seed)
+    return rain._streak_layer(rng, (400, 400), 1.0, 20, exposure, focal, 0, 4, 0.001)
 
 
 def test_exposure_spreads_the_same_light_over_longer_streaks():
     # opacity D / (v T), width D f / z, length v T f / z: the product does not depend on the exposure T.
-    def layer(exposure):
-        rng = np.random.default_rng(3)
-        return rain._streak_layer(rng, (400, 400), 1.0, 50, exposure, 500, 0, 4, 0.001)
-
-    short, long = layer(1 / 400), layer(1 / 100)
+    short, long = near_streaks(exposure=1 / 400), near_streaks(exposure=1 / 100)
     assert long.sum() == pytest.approx(short.sum(), rel=0.1)
     assert 2 < short.max() / long.max() < 5
+
+
+def test_zooming_in_shows_fewer_drops_but_bigger_ones():
+    # The volume seen falls with f^2, the area D f / z x v T f / z of a streak grows with it.
+    wide, tele = (np.mean([near_streaks(focal=f, seed=s) for s in range(6)]) for f in (500, 1000))
+    assert tele == pytest.approx(wide, rel=0.25)
 
 
 def test_scatter_blurs_and_veils_without_streaks():

@@ -63,6 +63,11 @@ def test_streak_width_is_found(angle):
     assert np.allclose(found, (2, 4, 6, 8), atol=1.6)  # prepare and the pixel grid widen the thin ones
 
 
+def test_streak_width_does_not_depend_on_the_tilt():
+    upright, tilted = (stats.streak_width(stats.prepare(draw_streaks([angle], 6))) for angle in (0, 38))
+    assert tilted == pytest.approx(upright, rel=0.08)
+
+
 def test_streak_contrast_is_found_and_grows_with_the_streaks():
     low, high = (stats.streak_contrast(stats.prepare(draw_streaks([5], 4, level))) for level in (0.2, 0.4))
     assert low == pytest.approx(0.2, abs=0.04) and high == pytest.approx(0.4, abs=0.06)

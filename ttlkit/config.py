@@ -41,7 +41,7 @@ EVERY_INIT = "scratch,recognition,deblur,inpaint,student"
 PROFILES = {
     "smoke": Profile(
         "about a minute on 2 CPU cores: proves the path, learns next to nothing",
-        8, 6, 12, 12, 12, 4, 32, 16, 8, 4, "scratch,deblur,student", 2, 0,
+        8, 6, 12, 12, 12, 4, 32, 16, 8, 4, "scratch,student", 2, 0,
     ),
     "pocket": Profile(
         "under 10 minutes on 2 CPU cores", 40, 40, 500, 500, 600, 8, 64, 24, 16, 24, EVERY_INIT, 8, 1

@@ -1,0 +1,56 @@
+"""Settings: what is refused, what the profile fills in."""
+
+import pytest
+
+from ttlkit import config
+from ttlkit.config import PROFILES, STAGES, FineTuning, SettingsError, TeacherPretraining, resolve
+
+
+def test_profile_fills_what_is_not_given():
+    settings = resolve(TeacherPretraining, {"profile": "smoke", "steps": 7, "width": None})
+    assert (settings.steps, settings.width, settings.run) == (7, PROFILES["smoke"].teacher_width, "smoke")
+
+
+def test_text_numbers_from_yaml_become_numbers():
+    assert resolve(TeacherPretraining, {"learning_rate": "1e-4", "steps": "5"}).learning_rate == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"taks": "deblur"}, ["taks", "did you mean 'task'"]),
+        ({"profile": "poket"}, ["poket", "did you mean 'pocket'"]),
+        ({"steps": "many"}, ["steps", "many"]),
+        ({"steps": 0}, ["steps = 0", "at least 1"]),
+        ({"patch": 30}, ["patch = 30", "multiple of 4"]),
+        ({"run": 1}, ["run = 1", "-r"]),
+        ({"run": "../elsewhere"}, ["run", "plain folder name"]),
+        ({"seed": -1}, ["seed", "negative"]),
+    ],
+)
+def test_bad_parameters_give_one_line_that_names_them(given, words):
+    with pytest.raises(SettingsError) as caught:
+        resolve(TeacherPretraining, given)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_every_stage_resolves_under_every_profile():
+    for kind in STAGES.values():
+        for profile in PROFILES:
+            settings = resolve(kind, {"profile": profile})
+            assert None not in vars(settings).values()
+
+
+def test_needs_follow_the_initialisation():
+    assert resolve(FineTuning, {"init": "scratch"}).needs() == []
+    assert resolve(FineTuning, {"init": "student"}).needs() == ["03_distillation"]
+    assert resolve(FineTuning, {"init": "deblur"}).needs() == ["02_teacher_pretraining-deblur"]
+
+
+def test_precision_can_be_forced(monkeypatch):
+    monkeypatch.setenv("TTLKIT_PRECISION", "no")
+    assert config.precision() == "no"
+    monkeypatch.delenv("TTLKIT_PRECISION")
+    assert config.precision() in ("bf16", "fp16", "no")

@@ -1,0 +1,72 @@
+"""Evaluation: a perfect restorer scores perfectly, the input is a row, differences are paired."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from ttlkit import data, evaluate, images
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+    return data.open_collection(data.build_pocket(tmp_path_factory.mktemp("made") / "pocket-10", 10))
+
+
+def darker(image):
+    return images.to_float(image) * 0.8
+
+
+@pytest.fixture(scope="module")
+def rows(collection):
+    return evaluate.score({"input": evaluate.untouched, "darker": darker}, evaluate.cases(collection, 2))
+
+
+def test_every_set_and_model_has_its_rows(rows, collection):
+    assert {(r["set"], r["model"]) for r in rows} == {(t.name, m) for t in collection.tests for m in ("input", "darker")}
+    kinds = {r["kind"]: set(r) - {"set", "kind", "image", "model"} for r in rows if r["model"] == "darker"}
+    assert kinds["paired"] == {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"}
+    assert kinds["masked"] == {"change_inside", "change_outside"}
+    assert kinds["unpaired"] == {"change"}
+
+
+def test_the_input_row_is_the_untouched_image(rows):
+    for row in rows:
+        if row["model"] == "input" and row["kind"] != "paired":
+            assert max(row.get(k, 0) for k in ("change", "change_inside", "change_outside")) < 0.01
+
+
+def test_truth_scores_perfectly(collection):
+    test = next(t for t in collection.tests if t.name == "physical")
+    clean = images.load_image_u8(test.pairs[0].truth)
+    found = evaluate.score({"truth": lambda rainy: images.to_float(clean)}, [(test, test.pairs[0])])[0]
+    assert found["psnr_rgb"] == 100
+    assert found["ssim_y"] == pytest.approx(1)
+
+
+def test_summary_is_the_mean_within_its_interval(rows):
+    for row in evaluate.summarise(rows):
+        members = [r for r in rows if (r["set"], r["model"]) == (row["set"], row["model"])]
+        assert row["n"] == len(members) == 2
+        for name in evaluate.metric_names(members):
+            assert row[name] == pytest.approx(np.mean([m[name] for m in members]))
+            assert row[f"{name}_low"] - 1e-9 <= row[name] <= row[f"{name}_high"] + 1e-9
+
+
+def test_differences_are_paired_and_signed(rows):
+    found = evaluate.differences(rows, "darker", "input")
+    assert {row["set"] for row in found} == {"photoshop", "physical"}
+    for row in found:
+        own = [r for r in rows if r["set"] == row["set"]]
+        mean = {m: np.mean([r["psnr_rgb"] for r in own if r["model"] == m]) for m in ("darker", "input")}
+        assert row["difference"] == pytest.approx(mean["darker"] - mean["input"])
+    assert evaluate.differences(rows, "input", "input")[0]["difference"] == 0
+
+
+def test_pivot_and_csv_hold_every_row(rows, tmp_path):
+    table = evaluate.pivot(evaluate.summarise(rows), "psnr_rgb")
+    assert [row["model"] for row in table] == ["input", "darker"]
+    assert set(table[0]) == {"model", "photoshop", "physical"}
+    evaluate.save_rows(tmp_path / "a.csv", rows)
+    with open(tmp_path / "a.csv") as file:
+        assert len(list(csv.DictReader(file))) == len(rows)

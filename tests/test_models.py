@@ -1,0 +1,92 @@
+"""Networks: shapes, reach, weights that survive the disk, the published baseline."""
+
+import pytest
+import torch
+
+from ttlkit import images, metrics, models
+from ttlkit.models import Distiller, Recogniser, Restorer, UNet, WeightsError
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (33, 18)])
+def test_any_size_goes_in_and_comes_out(size):
+    image = torch.rand(2, 3, *size)
+    assert Restorer(8)(image).shape == image.shape
+    assert Recogniser(8)(image).shape == (2,)
+    assert Recogniser(8).rain_map(image).shape == (2, 1, *size)
+
+
+def test_restorer_starts_near_the_identity():
+    image = torch.rand(1, 3, 32, 32)
+    assert (Restorer(16)(image) - image).abs().max() < 0.1
+
+
+def test_radius_bounds_what_an_output_pixel_sees():
+    model = Restorer(8)
+    for p in model.parameters():
+        torch.nn.init.uniform_(p, 0.01, 0.02)  # positive: no path cancels, no ReLU closes
+    for place in range(100, 104):  # every position within a cell of the coarsest level
+        image = torch.ones(1, 3, 204, 204, requires_grad=True)
+        model(image)[0, :, place, place].sum().backward()
+        seen = image.grad.abs().sum((0, 1)).nonzero()
+        reach = max(int((seen - place).abs().max()), 0)
+        assert 28 <= reach <= UNet.radius
+
+
+def test_weights_survive_the_disk(tmp_path):
+    for model in (Restorer(8), Recogniser(8)):
+        model = model.to(memory_format=torch.channels_last)  # safetensors refuses such tensors as they are
+        path = models.save_weights(model, tmp_path / "a.safetensors", task="x")
+        again = models.load_weights(path)
+        assert type(again) is type(model)
+        assert models.checksum(again) == models.checksum(model)
+
+
+def test_bad_weights_give_one_line(tmp_path):
+    with pytest.raises(WeightsError, match=r"no such weights.*make reproduce"):
+        models.load_weights(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match=r"bad.safetensors.*train again"):
+        models.load_weights(tmp_path / "bad.safetensors")
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    with pytest.raises(WeightsError, match=r"bad.pth.*PReNet"):
+        models.load_prenet(tmp_path / "bad.pth")
+
+
+def test_transfer_copies_what_there_is():
+    recogniser, teacher = Recogniser(8), Restorer(8)
+    from_recogniser = models.transfer(recogniser, Restorer(8))
+    assert models.checksum(from_recogniser.backbone) == models.checksum(recogniser.backbone)
+    assert models.checksum(models.transfer(teacher, Restorer(8))) == models.checksum(teacher)
+    with pytest.raises(WeightsError, match="width 16"):
+        models.transfer(Restorer(16), Restorer(8))
+
+
+def test_distiller_speaks_every_teachers_width():
+    teachers = {"a": Recogniser(16), "b": Restorer(24)}
+    adapted = Distiller(Restorer(8), teachers)(torch.rand(1, 3, 16, 16))
+    for name, teacher in teachers.items():
+        assert [f.shape[1] for f in adapted[name]] == teacher.backbone.channels
+
+
+def test_flops_of_a_known_network():
+    class Convolution(torch.nn.Conv2d):
+        pass
+
+    assert models.count_flops(Convolution(3, 5, 3, padding=1), 8, 8) == 2 * 3 * 5 * 9 * 64
+
+
+def test_prenet_is_the_published_network():
+    assert models.count_parameters(models.PReNet()) == 168_963
+
+
+def test_prenet_reaches_its_published_quality(shared_data):
+    model = models.load_prenet(shared_data / "peers/prenet-rain100l.pth")
+    found = []
+    for name in ("030", "090"):
+        rainy, clean = (
+            images.to_tensor(images.load_image(shared_data / f"collection/test/rain100l/{side}/{name}.png"))
+            for side in ("rainy", "clean")
+        )
+        with torch.inference_mode():
+            found.append(float(metrics.psnr(model(rainy), clean)))
+    assert 36.5 < sum(found) / 2 < 40

@@ -1,0 +1,111 @@
+"""Run folders: what is done, what is stale, what is missing."""
+
+import json
+
+import pytest
+
+from ttlkit import stages
+from ttlkit.config import Distillation, FineTuning, Gap, SettingsError, resolve
+from ttlkit.stages import StageRun
+
+
+@pytest.fixture
+def collection(tmp_path):
+    folder = tmp_path / "mine"
+    for part in ("real/rainy", "synthetic/set/rainy"):
+        (folder / part).mkdir(parents=True)
+        (folder / part / "a.png").write_bytes(b"x" * 10_000)
+    return folder
+
+
+def gap(collection, **given):
+    return StageRun(resolve(Gap, {"profile": "smoke", "collection": str(collection), **given}))
+
+
+def test_a_finished_stage_is_done_until_its_inputs_change(home, collection):
+    first = gap(collection).begin()
+    assert not gap(collection).is_done()
+    stages.write_json(first.folder / "distances.json", [1])
+    first.finish(found=3)
+    assert gap(collection).is_done()
+    assert not gap(collection, seed=1).is_done()
+    (collection / "synthetic/set/rainy/b.png").write_bytes(b"y")
+    assert not gap(collection).is_done()
+
+
+def test_a_stage_is_not_done_when_a_file_that_it_made_is_gone(home, collection):
+    first = gap(collection).begin()
+    stages.write_json(first.folder / "distances.json", [1])
+    first.finish()
+    (first.folder / "distances.json").unlink()
+    assert not gap(collection).is_done()
+
+
+def test_parts_that_a_stage_does_not_read_do_not_make_it_stale(home, collection):
+    gap(collection).begin().finish()
+    (collection / "test/new/rainy").mkdir(parents=True)
+    (collection / "test/new/rainy/a.png").write_bytes(b"z")
+    assert gap(collection).is_done()
+
+
+def test_done_records_what_made_it(home, collection):
+    gap(collection).begin().finish(found=3)
+    done = json.loads((home / "outputs/smoke/01_gap_statistics/DONE.json").read_text())
+    assert done["results"] == {"found": 3}
+    assert done["inputs"]["settings"]["seed"] == 0
+    assert {"versions", "commit", "device", "precision", "seconds", "files", "notebook"} <= set(done)
+    assert done["versions"]["torch"] != "absent"
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "words"),
+    [
+        (Distillation, {}, ["02_teacher_pretraining-recognition", "task = 'recognition'", "make reproduce"]),
+        (FineTuning, {"init": "student"}, ["03_distillation.ipynb", "make reproduce"]),
+    ],
+)
+def test_a_missing_earlier_stage_is_named(home, collection, kind, given, words):
+    run = StageRun(resolve(kind, {"profile": "smoke", "collection": str(collection), **given}))
+    with pytest.raises(SettingsError) as caught:
+        run.begin()
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_name_that_papermill_injects_by_mistake_is_refused(home, collection):
+    scope = {"profile": "smoke", "sede": 3, "In": ["", "# Parameters\nsede = 3\n"]}
+    with pytest.raises(SettingsError, match="sede.*did you mean 'seed'"):
+        stages.start("01_gap_statistics", scope)
+
+
+def test_other_names_in_the_notebook_are_nobodys_business(home, collection):
+    scope = {"profile": "smoke", "collection": str(collection), "sede": 3, "In": ["", "sede = 3"]}
+    assert stages.start("01_gap_statistics", scope).settings.seed == 0
+
+
+def test_write_json_keeps_the_old_file_when_it_fails(tmp_path):
+    path = tmp_path / "a.json"
+    stages.write_json(path, {"good": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        stages.write_json(path, {"bad": float("nan")})
+    assert json.loads(path.read_text()) == {"good": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_fingerprint_sees_content_and_survives_a_copy(tmp_path):
+    import shutil
+
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").write_bytes(b"1" * 100)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert stages.fingerprint(tmp_path / "a") == stages.fingerprint(tmp_path / "b")
+    (tmp_path / "b/x.png").write_bytes(b"2" * 100)
+    assert stages.fingerprint(tmp_path / "a") != stages.fingerprint(tmp_path / "b")
+
+
+def test_track_passes_items_on_and_logs_the_last_step(home, collection):
+    run = gap(collection).begin()
+    assert list(run.track([5, 6, 7], "things")) == [5, 6, 7]
+    row = json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row == {"what": "things", "step": 3, "steps": 3}

@@ -1,0 +1,92 @@
+"""Connected tasks: labels are free and right, a task can be learned, samples come from real photographs alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ttlkit import config, data, stages, steps
+from ttlkit.tasks import TASKS, predict, recognition_score
+from ttlkit.trainer import Trainer
+
+PATCH = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
+def test_a_sample_fits_its_teacher_and_loss(task):
+    sample = task.sample(PATCH, task.classes[0], np.random.default_rng(0))
+    image = torch.from_numpy(np.asarray(sample["image"], np.float32).transpose(2, 0, 1))[None]
+    target = np.asarray(sample["target"], np.float32)
+    target = torch.from_numpy(target.transpose(2, 0, 1) if target.ndim == 3 else target)[None]
+    loss = task.loss(task.build(8)(image), target)
+    assert loss.shape == (1,)
+    assert torch.isfinite(loss).all()
+    assert 0 <= sample["image"].min() <= sample["image"].max() <= 1
+
+
+@pytest.mark.parametrize("name", ["deblur", "inpaint"])
+def test_reconstruction_takes_something_away_and_keeps_the_target(name):
+    photograph = data._bundled("astronaut")[:64, :64]
+    sample = TASKS[name].sample(photograph, "clean", np.random.default_rng(0))
+    assert np.array_equal(sample["target"], photograph)
+    assert np.abs(sample["image"] - photograph).mean() > 0.003
+
+
+def test_recognition_labels():
+    rng = np.random.default_rng(0)
+    assert float(TASKS["recognition"].sample(PATCH, "rainy", rng)["target"]) == 1
+    assert float(TASKS["recognition"].sample(PATCH, "clean", rng)["target"]) == 0
+
+
+def test_recognition_score_by_hand():
+    logit, target = torch.tensor([2.0, -1.0, 1.0, -2.0]), torch.tensor([1.0, 1.0, 0.0, 0.0])
+    found = recognition_score(logit, target, logit)
+    assert found == {"accuracy": 0.5, "auc": 0.75}  # 3 of the 4 (rainy, free) pairs are in order
+
+
+def test_recognition_cannot_use_resolution_or_compression(tmp_path):
+    """The same scenes, stored large at quality 95 and small at quality 40, must look alike to the task."""
+    from PIL import Image
+
+    photograph = (data._bundled("astronaut") * 255).astype(np.uint8)
+    for kind, side, quality in (("rainy", 512, 95), ("clean", 400, 40)):
+        (tmp_path / kind).mkdir()
+        for i in range(2):
+            Image.fromarray(photograph).resize((side, side)).save(tmp_path / kind / f"{i}.jpg", quality=quality)
+    crops = data.Photographs(
+        {k: sorted((tmp_path / k).iterdir()) for k in ("rainy", "clean")}, TASKS["recognition"].sample, 64, 0
+    )
+    detail = {0.0: [], 1.0: []}
+    for n in range(120):
+        sample = crops[n]
+        detail[float(sample["target"])].append(np.abs(np.diff(sample["image"], axis=2)).mean())
+    assert 0.75 < np.median(detail[1.0]) / np.median(detail[0.0]) < 1.35
+
+
+def test_a_teacher_learns(tmp_path):
+    """A few seconds of training must bring the held-out picture above what the teacher is given."""
+    root = data.build_pocket(tmp_path / "pocket-6", 6)
+    task, found = TASKS["inpaint"], data.open_collection(root)
+    config.seed_everything(0)
+    teacher = task.build(8)
+    crops = data.Photographs(found.photographs(task.classes), task.sample, 32, 0)
+    options = {"folder": tmp_path, "key": "k", "batch": 8, "learning_rate": 2e-3, "seed": 0}
+    rows = Trainer(teacher, steps.task_step(task), crops, steps=150, **options).fit()
+    kept = data.Photographs(found.photographs(task.classes, kept_back=True), task.sample, 32, 1)
+    said = predict(task, teacher, [kept[n] for n in range(32)])
+    found = task.score(said["output"], said["target"], said["image"])
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert found["psnr_rgb"] > found["psnr_rgb_input"] + 0.5
+
+
+def test_teachers_see_real_photographs_only():
+    """The stage reads no other part of a collection, and its notebook touches neither pairs nor test sets."""
+    assert config.TeacherPretraining.reads == config.Distillation.reads == ("real",)
+    for name in ("02_teacher_pretraining", "03_distillation"):
+        path = Path(stages.__file__).parents[1] / "notebooks" / f"{name}.ipynb"
+        code = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+        assert ".photographs(" in code
+        for forbidden in (".pairs", ".tests", "few_pairs", "data.Pairs", "synthetic"):
+            assert forbidden not in code
