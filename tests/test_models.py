@@ -82,11 +82,11 @@ def test_prenet_is_the_published_network():
 def test_prenet_reaches_its_published_quality(shared_data):
     model = models.load_prenet(shared_data / "peers/prenet-rain100l.pth")
     found = []
-    for name in ("030", "090"):
+    for name in ("002", "060"):
         rainy, clean = (
             images.to_tensor(images.load_image(shared_data / f"collection/test/rain100l/{side}/{name}.png"))
             for side in ("rainy", "clean")
         )
         with torch.inference_mode():
             found.append(float(metrics.psnr(model(rainy), clean)))
-    assert 36.5 < sum(found) / 2 < 40
+    assert 39 < sum(found) / 2 < 40.2  # the four images 002, 030, 060, 090 give 38.0 dB (RGB) together

@@ -286,10 +286,25 @@ def test_live_plot_waits_between_drawings_and_ends_with_the_last_row(monkeypatch
         for step in range(1, 101):
             now[0] += 0.1
             live({"step": step, "steps": 100, "loss": 1.0, "seconds_left": 200 - 2.0 * step})
+    live.close()  # nothing more to draw
     assert len(drawn) in (5, 6)  # ten seconds, one drawing every two, one at the end
     assert drawn[0].get_suptitle() == "step 1/100, 3 min 18 s left"
     assert drawn[-1].get_suptitle() == "step 100/100"
     assert drawn[-1].get_axes()[0].lines[0].get_xdata()[-1] == 100
+    assert drawn[-1] is not drawn[-2] and drawn[-2].get_suptitle() != "step 100/100"
+
+    def slow(figure, display_id):
+        drawn.append(figure)
+        now[0] += 1.0  # a second to draw: the next one waits nineteen
+        return Handle(drawn)
+
+    monkeypatch.setattr(IPython.display, "display", slow)
+    drawn.clear()
+    live = show.LivePlot()
+    for step in range(1, 19):
+        live({"step": step, "steps": 100, "loss": 1.0})
+        now[0] += 1.0
+    assert len(drawn) == 1
 
 
 def test_live_plot_is_silent_outside_a_notebook(capsys):
@@ -349,7 +364,11 @@ class Page(HTMLParser):
 
     def __init__(self, text: str):
         super().__init__()
-        self.open, self.tags, self.ids, self.targets, self.text = [], [], [], [], ""
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.ids: list[str] = []
+        self.targets: list[str] = []
+        self.text = ""
         self.feed(text)
         self.close()
 
@@ -469,3 +488,15 @@ def test_report_is_not_touched_when_a_notebook_is_broken(tmp_path):
     with pytest.raises(nbformat.reader.NotJSONError):
         show.write_report([tmp_path / "bad.ipynb"], out, "x")
     assert out.read_text() == "old"
+
+
+def test_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("disk full")
+
+    out = tmp_path / "report.html"
+    out.write_text("old")
+    monkeypatch.setattr(show.os, "replace", full)
+    with pytest.raises(OSError, match="disk full"):
+        show.write_report([], out, "x")
+    assert out.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]

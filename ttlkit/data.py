@@ -176,7 +176,7 @@ class Photographs:
         make: Callable[[np.ndarray, str, Rng], dict[str, np.ndarray]],
         patch: int,
         seed: int,
-        long_side: int = 640,
+        long_side: int = 480,
     ):
         self.labels = list(photographs)
         self.photographs = {k: [_scaled(p, patch, long_side) for p in v] for k, v in photographs.items()}
