@@ -47,7 +47,7 @@ PROFILES = {
         "under 10 minutes on 2 CPU cores", 40, 40, 500, 500, 600, 8, 64, 24, 16, 24, EVERY_INIT, 8, 1
     ),
     "laptop": Profile(
-        "about an hour on 2 CPU cores", 120, 80, 2000, 2000, 2500, 8, 96, 24, 16, 100, EVERY_INIT, 20, 1
+        "about an hour on 2 CPU cores", 120, 80, 1600, 1600, 2000, 8, 96, 24, 16, 100, EVERY_INIT, 12, 1
     ),
     "colab": Profile(
         "one T4 GPU; not measured yet", 400, 200, 8000, 8000, 8000, 16, 128, 32, 16, 200, EVERY_INIT, 100, 2
@@ -92,7 +92,7 @@ class Training(Settings):
     batch: int | None = field(default=None, metadata={"profile": "batch", "least": 1})
     patch: int | None = field(default=None, metadata={"profile": "patch", "least": 16})
     workers: int | None = field(default=None, metadata={"profile": "workers", "least": 0})
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
 
 
 @dataclass(frozen=True)
