@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from ttlkit import data, images
+from ttlkit import pocket as pocket_module
 from ttlkit.data import CollectionError
 
 
 @pytest.fixture(scope="module")
 def pocket(tmp_path_factory):
-    return data.build_pocket(tmp_path_factory.mktemp("made") / "pocket-6", 6)
+    return pocket_module.build(tmp_path_factory.mktemp("made") / "pocket-6", 6)
 
 
 def test_pocket_has_every_kind_of_set_and_says_that_it_is_simulated(pocket):
@@ -21,7 +22,7 @@ def test_pocket_has_every_kind_of_set_and_says_that_it_is_simulated(pocket):
 
 
 def test_pocket_is_the_same_every_time(pocket, tmp_path):
-    again = data.build_pocket(tmp_path / "pocket-6", 6)
+    again = pocket_module.build(tmp_path / "pocket-6", 6)
     files = sorted(p.relative_to(pocket) for p in pocket.rglob("*.*"))
     assert files == sorted(p.relative_to(again) for p in again.rglob("*.*"))
     assert all((pocket / f).read_bytes() == (again / f).read_bytes() for f in files)
@@ -39,7 +40,7 @@ def test_a_half_built_pocket_is_never_left(tmp_path, monkeypatch):
 
     monkeypatch.setattr(images, "save_image", fail)
     with pytest.raises(CollectionError, match="No space left"):
-        data.build_pocket(tmp_path / "pocket-6", 6)
+        data.open_collection(tmp_path / "pocket-6", 6)
     assert list(tmp_path.iterdir()) == []
 
 

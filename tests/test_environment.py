@@ -166,8 +166,6 @@ def test_sockets_of_a_test_reach_loopback_only():
 
 def test_commands_that_tests_start_find_the_proxy_closed():
     code = "import urllib.request; urllib.request.urlopen('http://ttlkit.invalid/', timeout=5)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "refused" in done.stderr  # by the closed proxy; without it the name would not resolve

@@ -5,12 +5,12 @@ import csv
 import numpy as np
 import pytest
 
-from ttlkit import data, evaluate, images
+from ttlkit import data, evaluate, images, pocket
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    return data.open_collection(data.build_pocket(tmp_path_factory.mktemp("made") / "pocket-10", 10))
+    return data.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-10", 10))
 
 
 def darker(image):
@@ -23,7 +23,9 @@ def rows(collection):
 
 
 def test_every_set_and_model_has_its_rows(rows, collection):
-    assert {(r["set"], r["model"]) for r in rows} == {(t.name, m) for t in collection.tests for m in ("input", "darker")}
+    assert {(r["set"], r["model"]) for r in rows} == {
+        (t.name, m) for t in collection.tests for m in ("input", "darker")
+    }
     kinds = {r["kind"]: set(r) - {"set", "kind", "image", "model"} for r in rows if r["model"] == "darker"}
     assert kinds["paired"] == {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"}
     assert kinds["masked"] == {"change_inside", "change_outside"}

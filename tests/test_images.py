@@ -23,10 +23,7 @@ def _png(path, width, height, depth, kind, pixels=b""):
 
     header = struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0)
     path.write_bytes(
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(pixels))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
     )
     return path
 

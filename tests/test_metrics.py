@@ -36,9 +36,7 @@ def _skimage_ssim(first, second, **options):
 
 def test_y_equals_rgb2ycbcr():
     _, clean = _pair()
-    np.testing.assert_allclose(
-        metrics.to_y(clean)[0, 0].numpy() * 255, rgb2ycbcr(_array(clean[0]))[..., 0], atol=1e-4
-    )
+    np.testing.assert_allclose(metrics.to_y(clean)[0, 0].numpy() * 255, rgb2ycbcr(_array(clean[0]))[..., 0], atol=1e-4)
     ends = metrics.to_y(torch.stack((torch.zeros(3, 1, 1), torch.ones(3, 1, 1)))) * 255
     np.testing.assert_allclose(ends.ravel(), [16, 235], atol=1e-4)
 
@@ -52,9 +50,7 @@ def test_psnr_equals_skimage(noise):
         first, second = _rounded(clean[index]), _rounded(restored[index])
         assert rgb[index] == pytest.approx(peak_signal_noise_ratio(first, second, data_range=1), abs=1e-3)
         first_y, second_y = (rgb2ycbcr(image)[..., 0] / 255 for image in (first, second))
-        assert luma[index] == pytest.approx(
-            peak_signal_noise_ratio(first_y, second_y, data_range=1), abs=1e-3
-        )
+        assert luma[index] == pytest.approx(peak_signal_noise_ratio(first_y, second_y, data_range=1), abs=1e-3)
 
 
 def test_psnr_on_y_is_1_32_db_above_rgb_for_a_grey_error():
@@ -69,9 +65,7 @@ def test_rounding_to_8_bits_rounds_and_clamps():
     clean = torch.full((1, 3, 16, 16), 100 / 255)
     assert metrics.psnr(clean + 0.4 / 255, clean) == 100
     assert metrics.psnr(clean + 0.6 / 255, clean) == pytest.approx(20 * math.log10(255), abs=1e-4)
-    assert metrics.psnr(clean + 0.4 / 255, clean, quantise=False) == pytest.approx(
-        20 * math.log10(255 / 0.4), abs=1e-3
-    )
+    assert metrics.psnr(clean + 0.4 / 255, clean, quantise=False) == pytest.approx(20 * math.log10(255 / 0.4), abs=1e-3)
     white = torch.ones(1, 3, 16, 16)
     assert metrics.psnr(white + 3, white) == 100
     assert metrics.ssim(white + 3, white) == 1
@@ -183,9 +177,7 @@ def test_bootstrap_covers_the_mean_as_promised():
 
 def test_bootstrap_repeats_by_seed_and_survives_one_value():
     values = [20.13, 30.77, 25.31, 28.92, 26.05, 31.48]
-    assert metrics.bootstrap(values, seed=3) == metrics.bootstrap(
-        torch.tensor(values, dtype=torch.float64), seed=3
-    )
+    assert metrics.bootstrap(values, seed=3) == metrics.bootstrap(torch.tensor(values, dtype=torch.float64), seed=3)
     assert metrics.bootstrap(values, seed=3) != metrics.bootstrap(values, seed=4)
     assert metrics.bootstrap([31.5]) == (31.5, 31.5, 31.5)
     narrow, wide = metrics.bootstrap(values, level=0.5), metrics.bootstrap(values, level=0.99)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttlkit import config, data, stages, steps
+from ttlkit import config, data, pocket, stages, steps
 from ttlkit.tasks import TASKS, predict, recognition_score
 from ttlkit.trainer import Trainer
 
@@ -28,7 +28,7 @@ def test_a_sample_fits_its_teacher_and_loss(task):
 
 @pytest.mark.parametrize("name", ["deblur", "inpaint"])
 def test_reconstruction_takes_something_away_and_keeps_the_target(name):
-    photograph = data._bundled("astronaut")[:64, :64]
+    photograph = pocket.bundled("astronaut")[:64, :64]
     sample = TASKS[name].sample(photograph, "clean", np.random.default_rng(0))
     assert np.array_equal(sample["target"], photograph)
     assert np.abs(sample["image"] - photograph).mean() > 0.003
@@ -50,7 +50,7 @@ def test_recognition_cannot_use_resolution_or_compression(tmp_path):
     """The same scene, stored large at quality 95 and smaller at quality 60, must look alike to the task."""
     from PIL import Image
 
-    photograph = (data._bundled("astronaut") * 255).astype(np.uint8)
+    photograph = (pocket.bundled("astronaut") * 255).astype(np.uint8)
     for kind, side, quality in (("rainy", 1100, 95), ("clean", 560, 60)):
         (tmp_path / kind).mkdir()
         for i in range(2):
@@ -67,7 +67,7 @@ def test_recognition_cannot_use_resolution_or_compression(tmp_path):
 
 def test_a_teacher_learns(tmp_path):
     """A few seconds of training must bring the held-out picture above what the teacher is given."""
-    root = data.build_pocket(tmp_path / "pocket-6", 6)
+    root = pocket.build(tmp_path / "pocket-6", 6)
     task, found = TASKS["deblur"], data.open_collection(root)
     config.seed_everything(0)
     teacher = task.build(8)

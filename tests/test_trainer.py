@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ttlkit import config, data, models, steps
+from ttlkit import pocket as pocket_module
 from ttlkit.tasks import TASKS
 from ttlkit.trainer import StepSampler, Trainer, TrainingError, learning_rate
 
@@ -15,7 +16,7 @@ STEPS = 7
 
 @pytest.fixture(scope="module")
 def pocket(tmp_path_factory):
-    return data.open_collection(data.build_pocket(tmp_path_factory.mktemp("made") / "pocket-6", 6))
+    return data.open_collection(pocket_module.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
 
 
 class Stopped(Exception):

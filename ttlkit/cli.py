@@ -99,13 +99,13 @@ def report(chosen: argparse.Namespace) -> int:
 
 
 def _write_report(folder: Path) -> Path:
-    from ttlkit import show
     from ttlkit.config import SettingsError
+    from ttlkit.report import write_report
 
     notebooks = sorted(folder.glob("*/notebook.ipynb"))
     if not notebooks:
         raise SettingsError(f"{folder}: no executed notebooks; run `ttlkit reproduce` first")
-    return show.write_report(notebooks, folder / "report.html", f"ttlkit: run {folder.name}")
+    return write_report(notebooks, folder / "report.html", f"ttlkit: run {folder.name}")
 
 
 def derain(chosen: argparse.Namespace) -> int:

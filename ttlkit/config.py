@@ -219,12 +219,10 @@ def _validated(kind: type[Settings], values: dict[str, Any]) -> Settings:
 
 
 def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy's legacy generator and torch (all devices)."""
-    import numpy as np
+    """Seed Python and torch (all devices); NumPy is used through generators that carry their own seed."""
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # for libraries that still draw from it
     torch.manual_seed(seed)
 
 

@@ -81,7 +81,7 @@ def summarise(rows: list[Row]) -> list[Row]:
 def pivot(summary: list[Row], metric: str) -> list[Row]:
     """One row per model, one column per set that has the metric: 'mean ± half the interval'."""
     sets = list(dict.fromkeys(row["set"] for row in summary if metric in row))
-    table = {}
+    table: dict[str, Row] = {}
     for row in summary:
         if row["set"] in sets:
             half = (row[f"{metric}_high"] - row[f"{metric}_low"]) / 2

@@ -74,9 +74,7 @@ def save_image(path: str | Path, image: np.ndarray) -> None:
         raise ImageError(f"{path}: unknown image format '{path.suffix}'; use one of {', '.join(SUFFIXES)}")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    options: dict[str, Any] = (
-        {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
-    )
+    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
     try:
         Image.fromarray(to_u8(image)).save(partial, **options)
         os.replace(partial, path)

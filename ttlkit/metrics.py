@@ -21,9 +21,7 @@ def to_y(images: torch.Tensor) -> torch.Tensor:
     return ((65.481 * red + 128.553 * green + 24.966 * blue + 16.0) / 255.0)[:, None]
 
 
-def psnr(
-    restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True
-) -> torch.Tensor:
+def psnr(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB, (B,): 10 log10(1 / MSE), peak 1, at most 100 dB (identical images).
 
     `channel` is "rgb" (one MSE over all three) or "y" (see `to_y`). `quantise` first clamps and rounds both
@@ -34,9 +32,7 @@ def psnr(
     return -10 * torch.log10(error.clamp_min(10 ** (-PSNR_CAP / 10)))
 
 
-def ssim(
-    restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True
-) -> torch.Tensor:
+def ssim(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True) -> torch.Tensor:
     """Structural similarity, (B,), at most 1: Wang et al., IEEE TIP 2004, eq. 13, averaged over the image.
 
     11x11 Gaussian window (sigma 1.5), K1 = 0.01, K2 = 0.03, only windows that lie inside the image, plain
@@ -61,9 +57,7 @@ def ssim(
         return (luminance * structure).mean(dim=(1, 2, 3))
 
 
-def masked_change(
-    restored: torch.Tensor, rainy: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def masked_change(restored: torch.Tensor, rainy: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean absolute change in 8-bit levels inside and outside a streak mask: (inside, outside), both (B,).
 
     Mask (B, 1, H, W) in {0, 1}. For real rain without a clean image: a good restorer changes the streaks and
@@ -75,9 +69,7 @@ def masked_change(
         raise ValueError(f"mask {tuple(mask.shape)} does not fit images {tuple(rainy.shape)}")
     change = 255 * (restored - rainy).abs().mean(dim=1)
     streak = mask[:, 0] > 0.5
-    inside, outside = (
-        (change * region).sum(dim=(1, 2)) / region.sum(dim=(1, 2)) for region in (streak, ~streak)
-    )
+    inside, outside = ((change * region).sum(dim=(1, 2)) / region.sum(dim=(1, 2)) for region in (streak, ~streak))
     return inside, outside
 
 

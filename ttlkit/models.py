@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +124,7 @@ class Recogniser(nn.Module):
 class Distiller(nn.Module):
     """The student with one 1×1 adapter for each teacher and level, mapping its features to the teacher's width."""
 
-    def __init__(self, student: Restorer, teachers: dict[str, nn.Module]):
+    def __init__(self, student: Restorer, teachers: Mapping[str, Any]):
         super().__init__()
         self.student = student
         self.adapters = nn.ModuleDict(
@@ -139,8 +141,8 @@ class Distiller(nn.Module):
         """(B, 3, H, W) to, for each teacher, the student's adapted features at every level."""
         features = self.student.backbone(image)
         return {
-            name: [adapter(feature) for adapter, feature in zip(adapters, features, strict=True)]
-            for name, adapters in self.adapters.items()
+            name: [adapter(feature) for adapter, feature in zip(self.adapters[name], features, strict=True)]  # type: ignore[arg-type]
+            for name in self.adapters
         }
 
 
@@ -158,8 +160,10 @@ class PReNet(nn.Module):
 
         self.stages, self.channels = stages, channels
         self.conv0 = nn.Sequential(conv(6, channels), nn.ReLU())
-        for gate, activation in (("i", nn.Sigmoid), ("f", nn.Sigmoid), ("g", nn.Tanh), ("o", nn.Sigmoid)):
-            setattr(self, f"conv_{gate}", nn.Sequential(conv(2 * channels, channels), activation()))
+        self.conv_i = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
+        self.conv_f = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
+        self.conv_g = nn.Sequential(conv(2 * channels, channels), nn.Tanh())
+        self.conv_o = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
         for i in range(1, 6):
             block = nn.Sequential(conv(channels, channels), nn.ReLU(), conv(channels, channels), nn.ReLU())
             setattr(self, f"res_conv{i}", block)
@@ -196,7 +200,7 @@ def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
     return path
 
 
-def load_weights(path: str | Path) -> nn.Module:
+def load_weights(path: str | Path) -> Any:
     """Rebuild the network that `save_weights` wrote, on the CPU, in evaluation mode."""
     path = Path(path)
     if not path.is_file():
@@ -207,7 +211,9 @@ def load_weights(path: str | Path) -> nn.Module:
         model = KINDS[header["kind"]](**json.loads(header["arguments"]))
         model.load_state_dict(load_file(path))
     except (SafetensorError, KeyError, RuntimeError, OSError) as error:
-        raise WeightsError(f"{path}: not weights written by ttlkit ({error}); delete the file and train again") from None
+        raise WeightsError(
+            f"{path}: not weights written by ttlkit ({error}); delete the file and train again"
+        ) from None
     return model.eval()
 
 
@@ -217,11 +223,13 @@ def load_prenet(path: str | Path) -> PReNet:
     try:
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except Exception as error:  # torch raises many kinds for a bad pickle
-        raise WeightsError(f"{path}: not the released six-stage PReNet weights ({str(error).splitlines()[0]})") from None
+        raise WeightsError(
+            f"{path}: not the released six-stage PReNet weights ({str(error).splitlines()[0]})"
+        ) from None
     return model.eval()
 
 
-def transfer(source: nn.Module, target: Restorer) -> Restorer:
+def transfer(source: Restorer | Recogniser, target: Restorer) -> Restorer:
     """Start `target` from what `source` has learned: its backbone, and its head where it is a Restorer too."""
     if source.width != target.width:
         raise WeightsError(f"a network of width {target.width} cannot start from one of width {source.width}")

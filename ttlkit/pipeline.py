@@ -13,7 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ttlkit.config import STAGES, FineTuning, Settings, SettingsError, check_name, resolve, split_names
+from ttlkit.config import STAGES, FineTuning, SettingsError, check_name, resolve, split_names
 from ttlkit.stages import StageRun, assigned_names, home
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -62,7 +62,9 @@ def run(stages: list[StageRun]) -> None:
                 else:
                     _execute(stage, title)
     except Timeout:
-        raise StageError(f"{folder}: another process is working on this run; wait for it or choose another RUN") from None
+        raise StageError(
+            f"{folder}: another process is working on this run; wait for it or choose another RUN"
+        ) from None
 
 
 def _execute(stage: StageRun, title: str) -> None:
@@ -93,7 +95,9 @@ def _execute(stage: StageRun, title: str) -> None:
         except PapermillExecutionError as error:
             raise StageError(f"{title}: {error.ename}: {error.evalue}\nsee {output}; fix it and run again") from None
         except RuntimeError as error:  # a killed kernel
-            raise StageError(f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint") from None
+            raise StageError(
+                f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint"
+            ) from None
     if not (stage.folder / "DONE.json").is_file():  # a dead kernel can look completed
         raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
     print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)

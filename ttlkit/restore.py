@@ -37,9 +37,7 @@ def restore(model: nn.Module, image: np.ndarray, *, precision: str = "no", tile:
         for left in range(0, width, tile):
             y, x = max(0, top - halo), max(0, left - halo)
             piece = _run(model, image[y : top + tile + halo, x : left + tile + halo], precision)
-            restored[top : top + tile, left : left + tile] = piece[
-                top - y : top - y + tile, left - x : left - x + tile
-            ]
+            restored[top : top + tile, left : left + tile] = piece[top - y : top - y + tile, left - x : left - x + tile]
     return restored
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ def task_step(task: Task) -> Step:
     return step
 
 
-def distillation_step(teachers: dict[str, nn.Module]) -> Step:
+def distillation_step(teachers: Mapping[str, Any]) -> Step:
     """The student's adapted features match every frozen teacher's at every level; teachers count alike."""
 
     def step(distiller: nn.Module, batch: Batch) -> tuple[Tensor, Batch]:
