@@ -105,8 +105,8 @@ def execute(*sources: str):
 def test_live_plot_leaves_one_picture_and_a_figure_shows_without_magic():
     notebook = execute(
         "import time\n"
-        "from ttlkit.show import LivePlot, plot_history\n"
-        "with LivePlot(title='student', every=0.05) as live:\n"
+        "from ttlkit.live import LivePlot; from ttlkit.show import plot_history\n"
+        "with LivePlot(title='student', every=0.05) as plot:\n"
         "    for step in range(1, 31):\n"
         "        live({'step': step, 'steps': 30, 'loss': 1 / step, 'seconds_left': 30.0 - step})\n"
         "        time.sleep(0.02)\n"

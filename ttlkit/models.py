@@ -85,7 +85,7 @@ class Restorer(nn.Module):
         self.backbone = UNet(width)
         self.head = nn.Conv2d(width, 3, 3, padding=1)
         nn.init.normal_(self.head.weight, std=1e-2)  # starts near the identity, yet passes a gradient
-        nn.init.zeros_(self.head.bias)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, 3, H, W), not clipped; any H and W from 1 pixel."""
@@ -140,10 +140,11 @@ class Distiller(nn.Module):
     def forward(self, image: Tensor) -> dict[str, list[Tensor]]:
         """(B, 3, H, W) to, for each teacher, the student's adapted features at every level."""
         features = self.student.backbone(image)
-        return {
-            name: [adapter(feature) for adapter, feature in zip(self.adapters[name], features, strict=True)]  # type: ignore[arg-type]
-            for name in self.adapters
-        }
+        adapted = {}
+        for name in self.adapters:
+            adapters: Any = self.adapters[name]
+            adapted[name] = [adapter(feature) for adapter, feature in zip(adapters, features, strict=True)]
+        return adapted
 
 
 class PReNet(nn.Module):

@@ -1,0 +1,148 @@
+"""The command line and the pipeline: one clear line for what a user can solve."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from ttlkit import cli, images, models, pipeline
+from ttlkit.config import SettingsError
+
+
+def run(capsys, *arguments):
+    code = cli.main([str(a) for a in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["reproduce", "--profile", "poket"], ["poket", "did you mean 'pocket'"]),
+        (["reproduce", "--collection", "/nowhere/at/all"], ["/nowhere/at/all", "no such collection"]),
+        (["reproduce", "--tasks", "deblurr"], ["deblurr", "did you mean 'deblur'"]),
+        (["reproduce", "--inits", "scratch,sudent"], ["sudent", "did you mean 'student'"]),
+        (["reproduce", "--run", "a/b"], ["a/b", "plain folder name"]),
+        (["derain", "/nowhere.png", "out"], ["/nowhere.png", "no such file"]),
+        (["report", "never"], ["never", "run `ttlkit reproduce` first"]),
+        (["data", "show", "/nowhere"], ["/nowhere", "no such collection"]),
+    ],
+)
+def test_what_a_user_can_solve_is_one_line(arguments, words, home, capsys):
+    code, _, err = run(capsys, *arguments)
+    assert code == 1
+    assert len(err.strip().splitlines()) == 1
+    for word in words:
+        assert word in err
+
+
+def test_derain_without_weights_says_how_to_get_them(home, capsys, tmp_path):
+    images.save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.float32))
+    code, _, err = run(capsys, "derain", tmp_path / "a.png", tmp_path / "out")
+    assert code == 1 and "make reproduce" in err
+
+
+def test_derain_skips_and_lists_what_it_cannot_read(home, capsys, tmp_path):
+    weights = models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
+    images.save_image(tmp_path / "in/a.png", np.zeros((9, 7, 3), np.float32))
+    (tmp_path / "in/b.jpg").write_bytes(b"broken")
+    code, out, err = run(capsys, "derain", tmp_path / "in", tmp_path / "out", "--weights", weights)
+    assert code == 1 and "1 of 2" in out and "b.jpg" in err
+    assert images.load_image(tmp_path / "out/a.png").shape == (9, 7, 3)
+
+
+def test_data_build_then_show(home, capsys):
+    code, out, _ = run(capsys, "data", "build", "--profile", "smoke")
+    assert code == 0 and "8 rainy" in out and "SIMULATED" in out
+    code, out, _ = run(capsys, "data", "show", "--profile", "smoke")
+    assert code == 0 and "test/physical: 2 paired" in out
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys\nfrom ttlkit import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, env=os.environ)
+
+
+def test_the_plan_is_in_the_papers_order():
+    names = [stage.name for stage in pipeline.plan(profile="pocket")]
+    assert [n[:2] for n in names] == ["01", *["02"] * 3, "03", *["04"] * 5, "05", "00"]
+    for i, stage in enumerate(pipeline.plan(profile="pocket")):
+        assert set(stage.settings.needs()) <= set(names[:i])
+
+
+def test_a_further_task_needs_no_change_in_the_pipeline():
+    names = [stage.name for stage in pipeline.plan(profile="smoke", tasks="deblur", inits="scratch,deblur")]
+    assert "02_teacher_pretraining-recognition" not in names
+    assert "04_fine_tuning-deblur" in names
+
+
+def test_unknown_parameters_are_refused_before_anything_runs():
+    with pytest.raises(SettingsError, match=r"n_pair'.*did you mean 'n_pairs'"):
+        pipeline.plan(n_pair=3)
+
+
+def test_two_processes_do_not_work_on_one_run(home):
+    from filelock import FileLock
+
+    stages = pipeline.plan(profile="smoke")
+    stages[0].run_folder.mkdir(parents=True)
+    with FileLock(stages[0].run_folder / ".lock"), pytest.raises(pipeline.StageError, match="another process"):
+        pipeline.run(stages)
+
+
+def test_a_failing_stage_names_notebook_and_cause(home, tmp_path):
+    """A truncated photograph must stop the stage that reads it, with its name."""
+    from ttlkit import data
+
+    stages = pipeline.plan(profile="smoke")
+    root = data.open_collection(stages[0].collection, 8).root
+    broken = root / "real/clean/001.jpg"
+    broken.write_bytes(broken.read_bytes()[:300])
+    with pytest.raises(pipeline.StageError) as caught:
+        pipeline.run(stages[1:2])
+    assert "02_teacher_pretraining-recognition" in str(caught.value)
+    assert "001.jpg: unreadable" in str(caught.value)
+    assert not (stages[1].folder / "DONE.json").exists()
+
+
+def test_a_killed_kernel_is_reported_and_does_not_count_as_done(home, monkeypatch):
+    """The kernel dies without a word (out of memory, say) while the stage runs."""
+    import signal
+    import time
+    from pathlib import Path
+
+    from ttlkit import data
+
+    stages = pipeline.plan(profile="smoke")
+    data.open_collection(stages[0].collection, 8)
+    stage = stages[2]
+
+    def kill_kernel():
+        while not (stage.folder / "config.json").is_file():
+            time.sleep(0.02)
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                parent = int((process / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                if parent == os.getpid() and "ipykernel" in (process / "cmdline").read_text():
+                    os.kill(int(process.name), signal.SIGKILL)
+            except (OSError, ValueError):
+                continue
+
+    killer = threading.Thread(target=kill_kernel, daemon=True)
+    killer.start()
+    with pytest.raises(pipeline.StageError, match="run again"):
+        pipeline.run([stage])
+    assert not stage.is_done()
+
+
+def test_progress_says_step_loss_and_time_left(tmp_path):
+    rows = [{"step": 10, "steps": 500, "loss": 0.5, "seconds_left": 75.2}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    assert pipeline._describe(tmp_path / "metrics.jsonl", 0) == "step 10/500, loss 0.5000, 1:15 left"
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert pipeline._describe(tmp_path / "metrics.jsonl", 0) == ""

@@ -1,0 +1,207 @@
+"""Notebooks: stored clean, built alike; the whole chain runs, can be killed, goes on, and gives the same numbers."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from ttlkit import config, stages
+
+REPO = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
+
+
+def cells(path, kind=None):
+    return [c for c in nbformat.read(path, 4).cells if kind in (None, c.cell_type)]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=[p.stem for p in NOTEBOOKS])
+def notebook(request):
+    return request.param
+
+
+def test_every_stage_has_its_notebook():
+    assert {p.stem for p in NOTEBOOKS} == set(config.STAGES)
+
+
+def test_stored_clean(notebook):
+    nbformat.validate(nbformat.read(notebook, 4))
+    for cell in cells(notebook, "code"):
+        assert cell.outputs == [] and cell.execution_count is None
+    assert nbformat.read(notebook, 4).metadata.kernelspec.name == "python3"
+
+
+def test_cells_stand_in_the_order_of_the_house(notebook):
+    found = cells(notebook)
+    title, last = found[0], found[-1]
+    assert title.cell_type == last.cell_type == "markdown"
+    for word in ("colab.research.google.com", f"{notebook.name}", "**needs**", "**gives**", "**runtime**"):
+        assert word in title.source
+    tags = [c.metadata.get("tags", []) for c in found[1:4]]
+    assert tags == [["bootstrap"], ["parameters"], []]
+    assert "stages.start(" in found[3].source
+    assert "**Next:**" in last.source
+    assert "assert" in found[-2].source and "stage.finish(" in found[-2].source
+
+
+def test_bootstrap_is_byte_identical():
+    assert len({cells(path)[1].source for path in NOTEBOOKS}) == 1
+
+
+def test_bootstrap_keeps_the_big_packages():
+    source = cells(NOTEBOOKS[0])[1].source
+    assert all(name in source for name in ("torch", "numpy", "pillow", "ipykernel"))
+
+
+def test_parameters_are_flat_literals_with_help_and_match_the_settings(notebook):
+    source = cells(notebook)[2].source
+    for line in source.splitlines():
+        assert re.fullmatch(r"\w+ = (None|-?[\d.e-]+|\"[^\"]*\")  # type: (str|int|float)( .+)?", line), line
+    names = stages.assigned_names(source)
+    assert names == list(dict.fromkeys(names))
+    scope: dict = {}
+    exec(source, scope)  # noqa: S102 - our own cell, literals only
+    kind = config.STAGES[notebook.stem]
+    settings = config.resolve(kind, {name: scope[name] for name in names})
+    assert set(names) == set(vars(settings))
+    assert settings == config.resolve(kind, {})  # the cell's defaults are the library's
+
+
+def test_no_class_and_no_long_function(notebook):
+    for cell in cells(notebook, "code")[1:]:
+        assert "class " not in cell.source
+        assert len(cell.source.splitlines()) <= 25
+        assert not re.search(r"^def ", cell.source, re.MULTILINE)
+
+
+def test_links_between_notebooks_lead_somewhere(notebook):
+    for cell in cells(notebook, "markdown"):
+        for target in re.findall(r"\]\(([^)#]+\.ipynb)\)", cell.source):
+            assert target.startswith("https://") or (notebook.parent / target).is_file()
+
+
+# ---- the chain itself, as a user runs it ----------------------------------------------------------------------
+
+
+def environment(home):
+    return {**os.environ, "TTLKIT_HOME": str(home), "PYTHONPATH": str(REPO)}
+
+
+def reproduce(home, *arguments, **kwargs):
+    command = [sys.executable, "-m", "ttlkit.cli", "reproduce", "--profile", "smoke", *arguments]
+    options = {"env": environment(home), "cwd": home, "text": True, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, stderr=subprocess.STDOUT, **options, **kwargs)
+
+
+def results(home, run="smoke"):
+    found = {}
+    for done in sorted((home / "outputs" / run).glob("*/DONE.json")):
+        value = json.loads(done.read_text())
+        found[value["stage"]] = (value["results"], value["files"])
+    return found
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+    """The smoke chain, once, undisturbed: (home, what it printed)."""
+    home = tmp_path_factory.mktemp("whole")
+    process = reproduce(home)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    return home, printed
+
+
+def test_the_chain_makes_what_it_promises(chain):
+    home, printed = chain
+    run = home / "outputs/smoke"
+    assert set(results(home)) >= {
+        "01_gap_statistics",
+        "02_teacher_pretraining-recognition",
+        "02_teacher_pretraining-deblur",
+        "02_teacher_pretraining-inpaint",
+        "03_distillation",
+        "04_fine_tuning-scratch",
+        "04_fine_tuning-student",
+        "05_real_scene_evaluation",
+        "00_start_here",
+    }
+    for stage in results(home):
+        for name in ("notebook.ipynb", "config.json", "DONE.json", "figures"):
+            assert (run / stage / name).exists(), (stage, name)
+        if not stage.startswith("00"):
+            assert (run / stage / "metrics.jsonl").stat().st_size > 0
+        assert list((run / stage / "figures").glob("*.png"))
+    table = (run / "05_real_scene_evaluation/table.txt").read_text()
+    assert table in printed and "report.html" in printed and "SIMULATED" in table
+    for word in ("input", "scratch", "student", "photoshop", "physical", "psnr_y", "ssim_y", "change_inside"):
+        assert word in table
+    page = (run / "report.html").read_text()
+    assert not re.search(r"""(src|href)=["']?https?:""", page)
+    assert all(f"({stage})" in page for stage in results(home))
+
+
+def test_a_second_call_finds_everything_done(chain):
+    home, _ = chain
+    before = {p: p.stat().st_mtime_ns for p in (home / "outputs").rglob("DONE.json")}
+    began = time.time()
+    process = reproduce(home)
+    printed, _ = process.communicate(timeout=100)
+    assert process.returncode == 0 and printed.count("done before") == len(before)
+    assert {p: p.stat().st_mtime_ns for p in (home / "outputs").rglob("DONE.json")} == before
+    assert time.time() - began < 60
+
+
+def test_killed_anywhere_it_goes_on_and_gives_the_same_numbers(chain, tmp_path):
+    """Killed twice without warning, once in training; the third call ends with the undisturbed chain's numbers."""
+    whole, _ = chain
+    for sign in ("02_teacher_pretraining-deblur/metrics.jsonl", "04_fine_tuning-student/config.json"):
+        process = reproduce(tmp_path, start_new_session=True)
+        deadline = time.time() + 300
+        while not (tmp_path / "outputs/smoke" / sign).is_file() and time.time() < deadline:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        assert not (tmp_path / "outputs/smoke" / sign).with_name("DONE.json").exists()
+        time.sleep(2)  # kernels notice that their parent is gone
+    printed, _ = reproduce(tmp_path).communicate(timeout=300)
+    assert "done before" in printed
+    assert results(tmp_path) == results(whole)  # numbers, and hashes of all weights
+
+
+def test_derain_uses_the_newest_student(chain, tmp_path):
+    from ttlkit import images
+
+    home, _ = chain
+    source = home / "datasets/pocket-8/test/scenes/rainy"
+    command = [sys.executable, "-m", "ttlkit.cli", "derain", str(source), str(tmp_path / "out")]
+    done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert [p.name for p in images.list_images(tmp_path / "out")] == [p.name for p in images.list_images(source)]
+    assert "04_fine_tuning-student" in done.stdout
+
+
+def test_plain_papermill_refuses_a_misspelt_parameter(chain, tmp_path):
+    home, _ = chain
+    command = [sys.executable, "-m", "papermill", str(REPO / "notebooks/02_teacher_pretraining.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-p", "taks", "deblur", "-k", "python3"]
+    done = subprocess.run(command, env=environment(home), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode != 0
+    assert "did you mean 'task'" in done.stderr
+
+
+def test_plain_papermill_runs_one_stage(chain, tmp_path):
+    home, _ = chain
+    command = [sys.executable, "-m", "papermill", str(REPO / "notebooks/02_teacher_pretraining.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-p", "task", "deblur", "-r", "run", "001", "-k", "python3"]
+    done = subprocess.run(command, env=environment(home), cwd=tmp_path, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    stage = "02_teacher_pretraining-deblur"
+    assert results(home, "001")[stage] == results(home)[stage]
