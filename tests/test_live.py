@@ -108,11 +108,11 @@ def test_live_plot_leaves_one_picture_and_a_figure_shows_without_magic():
         "from ttlkit.live import LivePlot; from ttlkit.show import plot_history\n"
         "with LivePlot(title='student', every=0.05) as plot:\n"
         "    for step in range(1, 31):\n"
-        "        live({'step': step, 'steps': 30, 'loss': 1 / step, 'seconds_left': 30.0 - step})\n"
+        "        plot({'step': step, 'steps': 30, 'loss': 1 / step, 'seconds_left': 30.0 - step})\n"
         "        time.sleep(0.02)\n"
-        "live.close()",
+        "plot.close()",
         "plot_history([{'step': 1, 'loss': 1.0}], ['loss'])",
-        "live.rows[-1]['step'], 'matplotlib.pyplot' in __import__('sys').modules",
+        "plot.rows[-1]['step'], 'matplotlib.pyplot' in __import__('sys').modules",
     )
     live, figure, state = (cell.outputs for cell in notebook.cells)
     assert [sorted(o.data) for o in live] == [["image/png", "text/plain"]]

@@ -51,6 +51,8 @@ def run(stages: list[StageRun]) -> None:
     """Execute what is not done yet; one process per run at a time. Raises StageError at the first failure."""
     from filelock import FileLock, Timeout
 
+    if not NOTEBOOKS.is_dir():
+        raise StageError(f"{NOTEBOOKS}: no notebooks beside the package; run from a checkout (git clone, pip install -e)")
     folder = stages[0].run_folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
