@@ -65,6 +65,13 @@ def test_differences_are_paired_and_signed(rows):
     assert evaluate.differences(rows, "input", "input")[0]["difference"] == 0
 
 
+def test_a_collection_without_test_sets_is_named(collection):
+    import dataclasses
+
+    with pytest.raises(data.CollectionError, match="no test sets"):
+        evaluate.cases(dataclasses.replace(collection, tests=()), 2)
+
+
 def test_pivot_and_csv_hold_every_row(rows, tmp_path):
     table = evaluate.pivot(evaluate.summarise(rows), "psnr_rgb")
     assert [row["model"] for row in table] == ["input", "darker"]

@@ -41,6 +41,13 @@ def test_weights_survive_the_disk(tmp_path):
         assert models.checksum(again) == models.checksum(model)
 
 
+def test_equal_weights_give_equal_files(tmp_path):
+    """Stages are compared by the hash of their weights' files."""
+    model = Restorer(8)
+    files = {models.save_weights(model, tmp_path / f"{i}", task="x", pairs="3").read_bytes() for i in range(8)}
+    assert len(files) == 1
+
+
 def test_bad_weights_give_one_line(tmp_path):
     with pytest.raises(WeightsError, match=r"no such weights.*make reproduce"):
         models.load_weights(tmp_path / "none.safetensors")

@@ -105,7 +105,9 @@ def _write_report(folder: Path) -> Path:
     notebooks = sorted(folder.glob("*/notebook.ipynb"))
     if not notebooks:
         raise SettingsError(f"{folder}: no executed notebooks; run `ttlkit reproduce` first")
-    return write_report(notebooks, folder / "report.html", f"ttlkit: run {folder.name}")
+    table = folder / "05_real_scene_evaluation" / "table.txt"
+    intro = table.read_text() if table.is_file() else ""
+    return write_report(notebooks, folder / "report.html", f"ttlkit: run {folder.name}", intro)
 
 
 def derain(chosen: argparse.Namespace) -> int:

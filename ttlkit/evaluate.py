@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ttlkit import images, metrics
-from ttlkit.data import Collection, Pair, TestSet, load_pair
+from ttlkit.data import Collection, CollectionError, Pair, TestSet, load_pair
 
 Row = dict[str, Any]
 Restore = Callable[[np.ndarray], np.ndarray]
@@ -25,7 +25,9 @@ def untouched(image: np.ndarray) -> np.ndarray:
 
 
 def cases(collection: Collection, most: int) -> list[tuple[TestSet, Pair]]:
-    """Every (test set, image) to score, at most `most` per set, evenly spread."""
+    """Every (test set, image) to score, at most `most` per set, evenly spread; CollectionError where there is none."""
+    if not collection.tests:
+        raise CollectionError(f"{collection.root}/test: no test sets; layout in datasets/README.md")
     return [(test, pair) for test in collection.tests for pair in test.spread(most)]
 
 

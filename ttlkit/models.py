@@ -190,7 +190,8 @@ KINDS: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Recogniser": Recogni
 def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
     """Write a Restorer or Recogniser as safetensors, whole or not at all; `card` goes into its header."""
     path = Path(path)
-    header = {"kind": type(model).__name__, "arguments": json.dumps({"width": model.width}), **card}
+    # One entry: safetensors writes several in random order, and equal weights must give equal files.
+    header = {"ttlkit": json.dumps({"kind": type(model).__name__, "arguments": {"width": model.width}, **card})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -208,8 +209,8 @@ def load_weights(path: str | Path) -> Any:
         raise WeightsError(f"{path}: no such weights; train them first (make reproduce)")
     try:
         with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-        model = KINDS[header["kind"]](**json.loads(header["arguments"]))
+            header = json.loads((file.metadata() or {})["ttlkit"])
+        model = KINDS[header["kind"]](**header["arguments"])
         model.load_state_dict(load_file(path))
     except (SafetensorError, KeyError, RuntimeError, OSError) as error:
         raise WeightsError(

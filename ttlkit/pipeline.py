@@ -95,6 +95,8 @@ def _execute(stage: StageRun, title: str) -> None:
                 extra_arguments=["--log-level=ERROR"],  # kernels warn of TCP on the terminal, each time
             )
         except PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
+                raise KeyboardInterrupt from None
             raise StageError(f"{title}: {error.ename}: {error.evalue}\nsee {output}; fix it and run again") from None
         except RuntimeError as error:  # a killed kernel
             raise StageError(
