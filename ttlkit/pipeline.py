@@ -52,7 +52,9 @@ def run(stages: list[StageRun]) -> None:
     from filelock import FileLock, Timeout
 
     if not NOTEBOOKS.is_dir():
-        raise StageError(f"{NOTEBOOKS}: no notebooks beside the package; run from a checkout (git clone, pip install -e)")
+        raise StageError(
+            f"{NOTEBOOKS}: no notebooks beside the package; run from a checkout (git clone, pip install -e)"
+        )
     folder = stages[0].run_folder
     folder.mkdir(parents=True, exist_ok=True)
     try:
