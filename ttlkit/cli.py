@@ -77,7 +77,9 @@ def reproduce(chosen: argparse.Namespace) -> int:
     collection = open_collection(stages[0].collection, stages[0].profile.pocket_scenes)
     print(f"{stages[0].run_folder}: {stages[0].profile.runtime}; {collection.label} in {collection.root}")
     pipeline.run(stages)
-    path = _write_report(stages[0].run_folder)
+    path = stages[0].run_folder / "report.html"
+    if not path.exists() or any(n.stat().st_mtime > path.stat().st_mtime for n in pipeline.executed(stages)):
+        _write_report(stages[0].run_folder)
     print((stages[0].run_folder / "05_real_scene_evaluation" / "table.txt").read_text())
     print(f"report: {path}")
     return 0

@@ -9,7 +9,6 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import fft
 from scipy.ndimage import gaussian_filter, uniform_filter, uniform_filter1d, zoom
-from scipy.signal import fftconvolve
 
 from ttlkit.images import recompress, to_grey
 
@@ -45,6 +44,8 @@ def photoshop(clean: np.ndarray, seed: Seed) -> Rain:
     coarse = np.ceil(canvas / grain).astype(int)
     noise = zoom(rng.standard_normal(coarse, dtype=np.float32), canvas / coarse, order=1)
     dots = (noise > np.quantile(noise, 1 - density)).astype(np.float32)
+    from scipy.signal import fftconvolve  # here, since it takes a second to import and no training needs it
+
     layer = fftconvolve(dots, kernel, mode="valid")
     contrast = length / 3  # a single dot, smeared over `length` pixels, is lifted to a third of white
     layer = _finish(layer * contrast) * np.float32(strength)
