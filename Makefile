@@ -31,9 +31,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 OPTIONS = $(strip $(if $(COLLECTION),--collection '$(COLLECTION)') $(if $(PROFILE),--profile '$(PROFILE)') \
-  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)'))
+  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)') $(if $(PEERS),--peers '$(PEERS)'))
 .PHONY: reproduce
-reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0]
+reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0 PEERS=folder]
 	$(BIN)/ttlkit reproduce $(OPTIONS)
 
 .PHONY: notebook
