@@ -16,8 +16,11 @@ def test_any_size_goes_in_and_comes_out(size):
 
 
 def test_restorer_starts_near_the_identity():
-    image = torch.rand(1, 3, 32, 32)
-    assert (Restorer(16)(image) - image).abs().max() < 0.1
+    for seed in range(5):
+        torch.manual_seed(seed)
+        image = torch.rand(1, 3, 32, 32)
+        change = (Restorer(16)(image) - image).abs().mean()
+        assert 0 < change < 0.06, seed
 
 
 def test_radius_bounds_what_an_output_pixel_sees():
