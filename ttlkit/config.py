@@ -40,7 +40,7 @@ class Profile:
 EVERY_INIT = "scratch,recognition,deblur,inpaint,student"
 PROFILES = {
     "smoke": Profile(
-        runtime="about a minute on 2 CPU cores: proves the path, learns next to nothing",
+        runtime="a good minute on 2 CPU cores: proves the path, learns next to nothing",
         pocket_scenes=8,
         gap_images=6,
         teacher_steps=12,
@@ -56,7 +56,7 @@ PROFILES = {
         workers=0,
     ),
     "pocket": Profile(
-        runtime="under 10 minutes on 2 CPU cores",
+        runtime="about 7 minutes on 2 CPU cores",
         pocket_scenes=40,
         gap_images=40,
         teacher_steps=300,
