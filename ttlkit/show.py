@@ -23,8 +23,8 @@ PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
 MARKERS = "osD^vPX"
 UNTOUCHED = ("input", "untouched input")  # names of the rainy image as it is
 FIXED = {
-    "real rainy": VERMILLION, "synthetic rainy": BLUE, "clean": GREEN, "real clean": GREEN,
-    "synthetic clean": SKY, "student": BLUE, "scratch": ORANGE, "prenet": PURPLE,
+    "real rainy": VERMILLION, "simulated rainy": VERMILLION, "synthetic rainy": BLUE,
+    "clean": GREEN, "real clean": GREEN, "synthetic clean": SKY, "student": BLUE, "scratch": ORANGE, "prenet": PURPLE,
     **dict.fromkeys(UNTOUCHED, GREY),
 }  # fmt: skip
 
