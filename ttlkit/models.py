@@ -97,9 +97,9 @@ class Restorer(nn.Module):
 class Recogniser(nn.Module):
     """Image in, one logit out: rainy (> 0) or rain-free (< 0).
 
-    A logit at every place of the coarsest and of the finest level, averaged over the crop. Streaks are small and
-    everywhere: pooling features first and deciding once, as for object classes, hardly learned (see DESIGN notes
-    in README). Group normalisation sits in the head, so that the backbone stays free of it.
+    A logit at every place of the coarsest and of the finest level, averaged over the crop: streaks are thin and
+    everywhere, and pooling the features first, as for objects, would wash them out. Reading both levels also
+    trains every level of the backbone. Group normalisation sits in the head, so that the backbone stays free of it.
     """
 
     def __init__(self, width: int = 16):

@@ -240,5 +240,5 @@ def provenance() -> dict[str, Any]:
         "precision": precision(),
         "machine": platform.machine(),
         "cores": os.cpu_count(),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
