@@ -97,7 +97,7 @@ class Trainer:
             logs = self._one_step(batch)
             self.done += 1
             if self.done % self.log_every == 0 or self.done == self.steps:
-                row = {name: float(value.float().mean()) for name, value in logs.items()}
+                row = {name: float(self.accelerator.reduce(v.float().mean(), "mean")) for name, v in logs.items()}
                 if not math.isfinite(row["loss"]):
                     raise TrainingError(
                         f"the loss is {row['loss']} at step {self.done}; lower learning_rate "
