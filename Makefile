@@ -31,9 +31,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 OPTIONS = $(strip $(if $(COLLECTION),--collection '$(COLLECTION)') $(if $(PROFILE),--profile '$(PROFILE)') \
-  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)') $(if $(PEERS),--peers '$(PEERS)'))
+  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)') $(if $(PEERS),--peers '$(PEERS)') \
+  $(if $(N_PAIRS),--n-pairs '$(N_PAIRS)'))
 .PHONY: reproduce
-reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0 PEERS=folder]
+reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0 N_PAIRS=n PEERS=folder]
 	$(BIN)/ttlkit reproduce $(OPTIONS)
 
 .PHONY: notebook

@@ -40,6 +40,19 @@ def test_what_a_user_can_solve_is_one_line(arguments, words, home, capsys):
         assert word in err
 
 
+def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home, capsys):
+    import shutil
+
+    assert run(capsys, "data", "build", "--profile", "smoke")[0] == 0
+    root = home / "datasets/pocket-8"
+    code, _, err = run(capsys, "reproduce", "--profile", "smoke", "--n-pairs", 9)
+    assert code == 1 and "n_pairs = 9" in err and "holds 8" in err and "--n-pairs" in err
+    shutil.rmtree(root / "test")
+    code, _, err = run(capsys, "reproduce", "--profile", "smoke", "--collection", root)
+    assert code == 1 and "no test sets" in err
+    assert not (home / "outputs").exists()
+
+
 def test_derain_without_weights_says_how_to_get_them(home, capsys, tmp_path):
     images.save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.float32))
     code, _, err = run(capsys, "derain", tmp_path / "a.png", tmp_path / "out")

@@ -64,6 +64,7 @@ def reproduce(chosen: argparse.Namespace) -> int:
     """All stages of a run, its report, and the result table on the terminal."""
     from ttlkit import pipeline
     from ttlkit.data import open_collection
+    from ttlkit.evaluate import cases
     from ttlkit.tasks import TASKS
 
     names = ("profile", "collection", "run", "seed", "inits", "n_pairs", "peers")
@@ -75,6 +76,10 @@ def reproduce(chosen: argparse.Namespace) -> int:
     _check_tasks(chosen.tasks, TASKS)
     stages = pipeline.plan(tasks=chosen.tasks, **given)
     collection = open_collection(stages[0].collection, stages[0].profile.pocket_scenes)
+    for stage in stages:  # what would stop a late stage is said before the first one starts
+        if stage.settings.stage == "04_fine_tuning":
+            collection.few_pairs(stage.settings.n_pairs, stage.settings.seed)
+    cases(collection, 1)
     print(f"{stages[0].run_folder}: {stages[0].profile.runtime}; {collection.label} in {collection.root}")
     pipeline.run(stages)
     path = stages[0].run_folder / "report.html"

@@ -60,7 +60,8 @@ class Collection:
     def few_pairs(self, n: int, seed: int) -> list[Pair]:
         """The minority: n synthetic pairs drawn by `seed`, the same for every initialisation."""
         if n > len(self.pairs):
-            raise CollectionError(f"n_pairs = {n}, but {self.root} holds {len(self.pairs)} synthetic pairs")
+            found = f"{self.root} holds {len(self.pairs)} synthetic pairs"
+            raise CollectionError(f"n_pairs = {n}, but {found}; give fewer (N_PAIRS=, --n-pairs) or add pairs")
         order = np.random.default_rng([seed, 13]).permutation(len(self.pairs))
         return [self.pairs[i] for i in order[:n]]
 
