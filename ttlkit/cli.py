@@ -99,7 +99,7 @@ def _check_tasks(tasks: str, known: dict) -> None:
 
 def report(chosen: argparse.Namespace) -> int:
     """Write outputs/<run>/report.html from its executed notebooks."""
-    from ttlkit.stages import home
+    from ttlkit.config import home
 
     print(f"report: {_write_report(home() / 'outputs' / chosen.run)}")
     return 0
@@ -122,10 +122,9 @@ def derain(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ttlkit import config, restore
-    from ttlkit.stages import home
 
     files = restore.plan_files(chosen.source, chosen.target)
-    weights = chosen.weights or restore.newest_student(home() / "outputs")
+    weights = chosen.weights or restore.newest_student(config.home() / "outputs")
     model = restore.load_restorer(weights, config.device())
     print(f"weights: {weights}")
     done = restore.restore_files(model, files, config.precision())

@@ -289,6 +289,14 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+def home() -> Path:
+    """Where datasets/ and outputs/ live: $TTLKIT_HOME, else the checkout, else the working directory."""
+    if os.environ.get("TTLKIT_HOME"):
+        return Path(os.environ["TTLKIT_HOME"]).resolve()
+    checkout = Path(__file__).resolve().parents[1]
+    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
+
+
 def device() -> str:
     """'cuda' where there is one (and $ACCELERATE_USE_CPU does not forbid it), else 'cpu'."""
     import torch

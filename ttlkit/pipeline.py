@@ -13,8 +13,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ttlkit.config import STAGES, FineTuning, SettingsError, check_name, resolve, split_names
-from ttlkit.stages import StageRun, assigned_names, home
+from ttlkit.config import STAGES, FineTuning, SettingsError, check_name, home, resolve, split_names
+from ttlkit.stages import StageRun, assigned_names
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 

@@ -24,6 +24,7 @@ from ttlkit.config import (
     SettingsError,
     Training,
     device,
+    home,
     precision,
     resolve,
     seed_everything,
@@ -31,14 +32,6 @@ from ttlkit.config import (
 )
 
 T = TypeVar("T")
-
-
-def home() -> Path:
-    """Where datasets/ and outputs/ live: $TTLKIT_HOME, else the checkout, else the working directory."""
-    if os.environ.get("TTLKIT_HOME"):
-        return Path(os.environ["TTLKIT_HOME"]).resolve()
-    checkout = Path(__file__).resolve().parents[1]
-    return checkout if (checkout / "pyproject.toml").exists() else Path.cwd()
 
 
 def collection_folder(settings: Settings) -> Path:
