@@ -62,6 +62,14 @@ def no_network():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Decoded images go to a folder of the session, in this process and in those that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTLKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty folder that stands for the checkout: datasets/ and outputs/ are made in it."""

@@ -1,11 +1,21 @@
 """Collections: layout, pairing, splits; samples are pure functions of their number."""
 
+import multiprocessing
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from ttlkit import data, images
 from ttlkit import pocket as pocket_module
 from ttlkit.data import CollectionError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("TTLKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +48,7 @@ def test_a_half_built_pocket_is_never_left(tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images, "save_image", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(CollectionError, match="No space left"):
         data.open_collection(tmp_path / "pocket-6", 6)
     assert list(tmp_path.iterdir()) == []
@@ -141,6 +151,114 @@ def test_images_smaller_than_a_crop_are_mirrored_outwards(own):
     found = data.open_collection(own)
     crops = data.Photographs({"rainy": found.rainy}, data.as_it_is, 16, 0)
     assert all(crops[n]["image"].shape == (3, 16, 16) for n in range(4))
+
+
+def plain_photograph(paths_by_label, patch, seed, n, long_side=480):
+    """Sample n of `Photographs` as the documentation has it, from files decoded on the spot."""
+    labels = list(paths_by_label)
+    rng = np.random.default_rng([seed, n, 1])
+    paths = paths_by_label[labels[n % len(labels)]]
+    epoch, place = divmod(n // len(labels), len(paths))
+    picture = images.load_image_u8(paths[np.random.default_rng([seed, epoch, 7]).permutation(len(paths))[place]])
+    edge = round(0.02 * min(picture.shape[:2]))
+    picture = picture[edge : picture.shape[0] - edge, edge : picture.shape[1] - edge]
+    scale = long_side / max(picture.shape[:2])
+    if scale < 1:
+        size = [max(1, round(side * scale)) for side in picture.shape[:2]]
+        picture = images.to_u8(images.resize(picture, *size))
+    lacking = [max(0, patch - side) for side in picture.shape[:2]]
+    picture = np.pad(picture, [(0, lacking[0]), (0, lacking[1]), (0, 0)], mode="symmetric")
+    side = min(round(patch / rng.uniform(0.5, 1)), *picture.shape[:2])
+    top, left = (rng.integers(length - side + 1) for length in picture.shape[:2])
+    crop = images.to_float(picture[top : top + side, left : left + side])
+    crop = crop[:, ::-1] if rng.random() < 0.5 else crop
+    return (crop if side == patch else images.resize(crop, patch, patch)).transpose(2, 0, 1)
+
+
+def plain_pair(pairs, patch, seed, n):
+    """Sample n of `Pairs`, from files decoded on the spot."""
+    rng = np.random.default_rng([seed, n, 2])
+    epoch, place = divmod(n, len(pairs))
+    pair = pairs[np.random.default_rng([seed, epoch, 7]).permutation(len(pairs))[place]]
+    both = [images.load_image(path) for path in (pair.rainy, pair.truth)]
+    lacking = [max(0, patch - side) for side in both[0].shape[:2]]
+    both = [np.pad(image, [(0, lacking[0]), (0, lacking[1]), (0, 0)], mode="symmetric") for image in both]
+    top, left = (rng.integers(length - patch + 1) for length in both[0].shape[:2])
+    crops = [image[top : top + patch, left : left + patch] for image in both]
+    if rng.random() < 0.5:
+        crops = [crop[:, ::-1] for crop in crops]
+    return [crop.transpose(2, 0, 1) for crop in crops]
+
+
+@pytest.mark.parametrize("where", ["off", "cold", "warm"])
+def test_samples_are_those_of_plain_decoding_bit_for_bit(pocket, tmp_path, monkeypatch, where):
+    monkeypatch.setenv("TTLKIT_CACHE", "off" if where == "off" else str(tmp_path / "cache"))
+    found = data.open_collection(pocket)
+    shelves = found.photographs()
+    for long_side in (480, 100):
+        for _ in range(2 if where == "warm" else 1):
+            photographs = data.Photographs(shelves, data.as_it_is, 48, 3, long_side)
+            pairs = data.Pairs(found.pairs, 48, 3)
+        for n in (0, 1, 7, 30):
+            expected = plain_photograph(shelves, 48, 3, n, long_side)
+            assert np.array_equal(photographs[n]["image"], expected)
+            rainy, clean = plain_pair(found.pairs, 48, 3, n)
+            assert np.array_equal(pairs[n]["rainy"], rainy) and np.array_equal(pairs[n]["clean"], clean)
+            assert photographs[n]["image"].flags.writeable and pairs[n]["rainy"].flags.writeable
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_unreadable_and_unequal_files_are_named_with_a_warm_cache_too(own, times):
+    pairs = data.open_collection(own).pairs
+    data.Pairs(pairs, 16, 0)
+    fill(own / "synthetic/set/clean", "2.png", size=(20, 25))
+    for _ in range(times):
+        with pytest.raises(CollectionError, match=r"rainy/2\.png and .*clean/2\.png: sizes differ .24x20 and 25x20"):
+            data.Pairs(pairs, 16, 0)
+    (own / "synthetic/set/clean/1.png").write_bytes(b"no image")
+    with pytest.raises(images.ImageError, match=r"clean/1\.png: not an image"):
+        data.Pairs(pairs, 16, 0)
+    (own / "real/rainy/b.png").unlink()
+    with pytest.raises(images.ImageError, match=r"rainy/b\.png: no such file"):
+        data.Photographs({"rainy": [own / "real/rainy/b.png"]}, data.as_it_is, 16, 0)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(height=st.integers(1, 40), width=st.integers(1, 40), long_side=st.sampled_from([8, 480]), n=st.integers(0, 50))
+def test_images_of_any_size_give_whole_crops(tmp_path, height, width, long_side, n):
+    picture = np.random.default_rng(n).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    images.save_image(tmp_path / "a.png", picture)
+    shelf = {"rainy": [tmp_path / "a.png"]}
+    crop = data.Photographs(shelf, data.as_it_is, 36, 0, long_side)[n]["image"]
+    assert np.array_equal(crop, plain_photograph(shelf, 36, 0, n, long_side))
+    pair = data.Pair(tmp_path / "a.png", tmp_path / "a.png")
+    sample = data.Pairs([pair], 36, 0)[n]
+    assert sample["rainy"].shape == (3, 36, 36)
+    assert np.array_equal(sample["rainy"], sample["clean"])
+    assert set(images.to_u8(sample["rainy"]).ravel()) <= set(picture.ravel())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 1000), (1000, 1)])
+def test_a_single_row_or_pixel_is_mirrored_many_times_over(tmp_path, size):
+    fill(tmp_path, "a.png", size=size)
+    crop = data.Photographs({"rainy": [tmp_path / "a.png"]}, data.as_it_is, 128, 0)[0]["image"]
+    assert crop.shape == (3, 128, 128)
+    np.testing.assert_allclose(crop, 128 / 255, atol=1e-6)
+
+
+def draw(samples):
+    return [samples[n] for n in range(6)]
+
+
+@pytest.mark.parametrize("cache", ["on", "off"])
+def test_spawned_workers_draw_the_same_samples(pocket, tmp_path, monkeypatch, cache):
+    monkeypatch.setenv("TTLKIT_CACHE", "off" if cache == "off" else str(tmp_path / "cache"))
+    found = data.open_collection(pocket)
+    kinds = [data.Photographs(found.photographs(), data.as_it_is, 32, 0), data.Pairs(found.pairs, 32, 0)]
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        for samples, drawn in zip(kinds, pool.map(draw, kinds), strict=True):
+            for here, there in zip(draw(samples), drawn, strict=True):
+                assert all(np.array_equal(here[name], there[name]) for name in here)
 
 
 def test_real_collection_opens(shared_data):

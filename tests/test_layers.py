@@ -30,7 +30,9 @@ TABLE = {
     "report": set(),
     "pocket": {"images", "rain", "scenes"},
     "catalogue": {"config"},
-    "fetch": {"catalogue", "config", "images"},
+    "download": set(),
+    "unpack": {"catalogue", "images"},
+    "fetch": {"catalogue", "config", "download", "unpack"},
     "cache": {"config", "images"},
     "leaks": {"images"},
     "check": {"data", "images", "leaks"},
@@ -47,8 +49,8 @@ TABLE["cli"] = set(TABLE)
 
 # third-party package -> the modules that may import it
 FENCES = {
-    "gdown": {"fetch"},
-    "requests": {"fetch"},
+    "gdown": {"download"},
+    "requests": {"download"},
     "matplotlib": {"show"},
     "ipywidgets": {"live"},
     "IPython": {"live"},

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from scipy.stats import kstest
 
-from ttlkit import rain, stats
+from ttlkit import rain, scenes, stats
 from ttlkit.images import resize
 
 
@@ -96,7 +96,7 @@ def test_simple_features_of_simple_images():
 
 
 def test_photoshop_rain_shows_in_the_features():
-    clean = rain.dead_leaves(4, 240, 320)
+    clean = scenes.dead_leaves(4, 240, 320)
     before, after = (stats.measure([image]) for image in (clean, rain.photoshop(clean, 4).rainy))
     assert after["streak_direction_spread"][0] < before["streak_direction_spread"][0]
 
@@ -106,6 +106,7 @@ def test_prepare_only_scales_down():
     assert stats.prepare(small).shape == small.shape
     assert stats.prepare(big).shape == (300, 480, 3)
     assert stats.prepare(big, long_side=100).shape == (62, 100, 3)
+    assert stats.scale_down(small) is small and stats.scale_down(random(1, 2000)).shape == (1, 480, 3)
 
 
 def random(height, width):
@@ -113,7 +114,7 @@ def random(height, width):
 
 
 def test_resolution_is_not_what_is_measured():
-    big = rain.dead_leaves(0, 640, 960)
+    big = scenes.dead_leaves(0, 640, 960)
     a, b = stats.measure([big]), stats.measure([resize(big, 320, 480)])
     for name in a:
         assert a[name][0] == pytest.approx(b[name][0], rel=0.03, abs=0.01), name
@@ -206,3 +207,17 @@ def test_constant_and_single_values_stay_finite():
 def test_unusable_sets_are_refused(a, b, word):
     with pytest.raises(ValueError, match=word):
         stats.compare(a, b)
+
+
+def test_closeness_is_the_distance_of_compare_and_its_mean():
+    reference, near, far = gaussians(400, 3), gaussians(400, 3, 0.3, seed=1), gaussians(400, 3, 2.0, seed=2)
+    rows = stats.closeness({"near": near, "far": far}, reference)
+    assert [row["feature"] for row in rows] == ["f0", "f1", "f2", "mean"]
+    for row, known in zip(rows, stats.compare(far, reference, rounds=5), strict=False):
+        assert row["far"] == known["wasserstein"] and row["near"] < 0.5 < 1.5 < row["far"]
+    assert rows[-1]["far"] == pytest.approx(np.mean([row["far"] for row in rows[:-1]]))
+    swapped = stats.closeness({"near": {name: near[name] for name in reversed(near)}}, reference)
+    assert [row["near"] for row in swapped] == pytest.approx([row["near"] for row in rows])  # by name, not by order
+    assert stats.closeness({"itself": reference}, reference)[-1]["itself"] == 0
+    with pytest.raises(ValueError, match="no sets"):
+        stats.closeness({}, reference)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
 
-from ttlkit import images, pocket
+from ttlkit import cache, images, pocket
 
 Rng = np.random.Generator
 
@@ -184,14 +184,15 @@ class Photographs:
         long_side: int = 480,
     ):
         self.labels = list(photographs)
-        self.photographs = {k: [_scaled(p, patch, long_side) for p in v] for k, v in photographs.items()}
+        scaled, key = partial(_scaled, long_side=long_side), f"photograph {SCALED}, long side {long_side}"
+        self.photographs = {label: cache.Shelf(paths, key, scaled) for label, paths in photographs.items()}
         self.make, self.patch, self.seed = make, patch, seed
 
     def __getitem__(self, n: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, n, 1])
         label = self.labels[n % len(self.labels)]
         shelf = self.photographs[label]
-        photograph = shelf[keyed_index(self.seed, n // len(self.labels), len(shelf))]
+        photograph = _at_least(shelf[keyed_index(self.seed, n // len(self.labels), len(shelf))], self.patch)
         side = min(round(self.patch / rng.uniform(0.5, 1)), *photograph.shape[:2])
         crop = _turned(random_crop([photograph], side, rng), rng)[0]
         patch = images.to_float(crop) if side == self.patch else images.resize(crop, self.patch, self.patch)
@@ -207,12 +208,16 @@ class Pairs:
     """Aligned crops of synthetic pairs, {'rainy', 'clean'}: float32 (3, patch, patch), flipped at random."""
 
     def __init__(self, pairs: Sequence[Pair], patch: int, seed: int):
-        self.pairs = [tuple(_at_least(image, patch) for image in load_pair(pair)) for pair in pairs]
+        self.images = cache.Shelf([path for pair in pairs for path in (pair.rainy, pair.truth)])
+        for i, pair in enumerate(pairs):
+            if self.images.shapes[2 * i] != self.images.shapes[2 * i + 1]:
+                load_pair(pair)  # raises, and names both files
         self.patch, self.seed = patch, seed
 
     def __getitem__(self, n: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, n, 2])
-        pair = self.pairs[keyed_index(self.seed, n, len(self.pairs))]
+        first = 2 * keyed_index(self.seed, n, len(self.images) // 2)
+        pair = [_at_least(self.images[i], self.patch) for i in (first, first + 1)]
         rainy, clean = _turned(random_crop(pair, self.patch, rng), rng)
         return {
             "rainy": _channels_first(images.to_float(rainy)),
@@ -245,13 +250,15 @@ def _at_least(image: np.ndarray, side: int) -> np.ndarray:
     return np.pad(image, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0)), mode="symmetric")
 
 
-def _scaled(path: Path, patch: int, long_side: int) -> np.ndarray:
+SCALED = 1  # raise it when `_scaled` gives other pixels than before: cached photographs go by it
+
+
+def _scaled(image: np.ndarray, long_side: int) -> np.ndarray:
     """A photograph, uint8, scaled down to `long_side`, without its border of 2 % (frames, captions)."""
-    image = images.load_image_u8(path)
     margin = round(0.02 * min(image.shape[:2]))
     image = image[margin : image.shape[0] - margin, margin : image.shape[1] - margin]
     scale = long_side / max(image.shape[:2])
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in image.shape[:2])
         image = images.to_u8(images.resize(image, height, width))
-    return _at_least(image, patch)
+    return image

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 import io
 import os
+import re
+import stat
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+}
+SUFFIXES = tuple(FORMATS)
+MOST_PIXELS = 178_956_970  # Pillow's own limit; kept here too, because any program may lift Pillow's
+DECODER = 1  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
+_SIXTEEN_BITS = np.round(np.arange(65536) / 257).astype(np.uint8)  # never a tie: 257 is odd
 
 
 class ImageError(ValueError):
@@ -19,47 +36,223 @@ class ImageError(ValueError):
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Image files directly in `folder`, sorted by name; empty where the folder does not exist."""
+    """Image files directly in `folder`, sorted by name; empty where the folder does not exist.
+
+    Left out are hidden files and folders that are named like images. A link to nowhere is listed: reading it says so.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    try:
+        with os.scandir(folder) as entries:
+            names = [e.name for e in entries if not e.name.startswith(".") and not e.is_dir()]
+    except OSError as error:
+        raise ImageError(f"{shown(folder)}: cannot be listed ({error.strerror}); change its permissions") from None
+    return sorted(folder / name for name in names if Path(name).suffix.lower() in SUFFIXES)
+
+
+def shown(path: str | Path) -> str:
+    """A path for a message of one line: line breaks and bytes that are no text stand as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
 def load_image_u8(path: str | Path) -> np.ndarray:
-    """Read any image file as uint8 (H, W, 3) RGB.
+    """Read any image file as uint8 (H, W, 3) RGB; of several frames or pages the first.
 
-    EXIF orientation is applied, alpha laid over white, grey expanded, 16 bits scaled to 8, CMYK converted.
-    Raises ImageError, which names the file, when it is missing, truncated, too large or not an image.
+    EXIF orientation is applied, alpha laid over white, grey expanded, 16 bits scaled to 8 (grey rounds; of colour
+    Pillow keeps the high byte, at most one level darker), floats divided by their maximum where it is above 1, CMYK
+    and Lab converted. Colour profiles are ignored, as the published scores ignore them: two files of a pair may
+    differ in nothing but the profile. Raises ImageError, which names the file, when it is missing, truncated, too
+    large or not an image.
     """
-    path = Path(path)
+    with open_file(path) as file:
+        return decode_u8(file, path)
+
+
+@contextmanager
+def open_file(path: str | Path) -> Iterator[BinaryIO]:
+    """An image file, open for reading; ImageError names it when it is missing, no file or locked."""
+    name, file = shown(path), None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                return _to_rgb_u8(ImageOps.exif_transpose(file))
+        kind = os.stat(path).st_mode
+        if stat.S_ISREG(kind):  # a pipe would wait for ever
+            file = open(path, "rb")  # noqa: SIM115 - closed below
     except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: is a folder, not an image") from None
+        nowhere = f" (a link to {shown(os.readlink(path))})" if os.path.islink(path) else ""
+        raise ImageError(f"{name}: no such file{nowhere}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        words = getattr(error, "strerror", None) or error
+        raise ImageError(f"{name}: cannot be opened ({words}); check its name and permissions") from None
+    if file is None:
+        what = "a folder" if stat.S_ISDIR(kind) else "a device or a pipe"
+        raise ImageError(f"{name}: is {what}, not an image")
+    with file:
+        yield file
+
+
+def decode_u8(file: BinaryIO, path: str | Path) -> np.ndarray:
+    """Decode an open file as `load_image_u8` does; `path` stands in the messages."""
+    name = shown(path)
+    try:
+        if file.read(8) == b"\x89PNG\r\n\x1a\n":  # Pillow compares the checksum of the pixels only when asked to
+            with _open_header(file) as image:
+                image.verify()
+        with _open_header(file) as image:
+            image.load()
+            # Several copies of a picture of 100 megapixels would be gigabytes: convert in bands, turn a view.
+            return _turned(_to_rgb_u8(image), _orientation(image))
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not an image that Pillow can read; remove or convert it") from None
-    except Image.DecompressionBombError as error:  # Pillow's limit, 179 million pixels, read from the header
-        raise ImageError(f"{path}: too large ({error}); scale it down first") from None
-    except (OSError, SyntaxError, ValueError, TypeError) as error:  # TypeError: from a broken TIFF
-        raise ImageError(f"{path}: unreadable ({error}); remove it or fetch it again") from None
+        raise ImageError(f"{name}: not an image that Pillow can read; remove or convert it") from None
+    except MemoryError:
+        raise ImageError(f"{name}: too large for this machine's memory; scale it down first") from None
+    except Exception as error:  # noqa: BLE001 - for a damaged file Pillow raises nearly every kind there is
+        words = " ".join(str(getattr(error, "strerror", None) or error or type(error).__name__).split())
+        raise ImageError(f"{name}: unreadable ({words}); remove it or fetch it again") from None
+
+
+@contextmanager
+def _open_header(file: BinaryIO) -> Iterator[Image.Image]:
+    """Pillow's lazy image: the header is read, the size checked, and no warning gets out."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        file.seek(0)
+        try:
+            image = Image.open(file)
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"too large ({error}); scale it down first") from None
+        with image:
+            if image.width * image.height > MOST_PIXELS:
+                pixels = f"{image.width}x{image.height} = {image.width * image.height} pixels, at most {MOST_PIXELS}"
+                raise ImageError(f"too large ({pixels}); scale it down first")
+            if image.format == "EPS":  # Pillow would start Ghostscript on it
+                raise ImageError("a PostScript drawing, not an image; convert it")
+            yield image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
+    try:
+        value = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - the pixels are whole, whatever is wrong with the block
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation > 4:  # 5 to 8: rows and columns change places
+        image = image.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    return np.ascontiguousarray(image)
 
 
 def _to_rgb_u8(image: Image.Image) -> np.ndarray:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):  # Pillow would clip these at 255
-        values = np.asarray(image).astype(np.float64)
-        top = 65535.0 if image.mode != "F" else max(1.0, float(values.max()))
-        grey = np.round(np.clip(values / top, 0, 1) * 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    scale = _float_scale(image) if image.mode == "F" else 1.0
+    rows = max(1, (1 << 22) // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        out[top : top + rows] = _band_to_rgb_u8(band, scale)
+    return out
+
+
+def _float_scale(image: Image.Image) -> float:
+    values = np.asarray(image)
+    return max(1.0, float(np.max(values, where=np.isfinite(values), initial=0)))
+
+
+def _band_to_rgb_u8(image: Image.Image, scale: float) -> np.ndarray:
+    clear = image.info.get("transparency")
+    if image.mode == "F":
+        return np.repeat(to_u8(np.nan_to_num(np.asarray(image) / scale))[..., None], 3, axis=2)
+    if image.mode.startswith("I"):  # Pillow would clip these at 255
+        values = np.asarray(image)
+        grey = _SIXTEEN_BITS[np.clip(values, 0, 65535)]
+        return np.repeat(np.where(values == clear, 255, grey).astype(np.uint8)[..., None], 3, axis=2)
+    if image.mode == "LAB":
+        from PIL import ImageCms
+
+        profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        image = ImageCms.profileToProfile(image, *profiles, outputMode="RGB")  # type: ignore[assignment]
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or clear is not None:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.array(image.convert("RGB"))  # a copy: Pillow's own buffer is read-only
+    return np.asarray(image.convert("RGB") if image.mode != "RGB" else image)
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What the header of an image file says; `problem` says in words why it cannot be read, '' if it can.
+
+    `width` and `height` are those of the loaded image, its orientation (1 to 8, EXIF) applied; `bits` per channel.
+    """
+
+    path: Path
+    format: str = ""
+    mode: str = ""
+    width: int = 0
+    height: int = 0
+    bits: int = 0
+    orientation: int = 1
+    alpha: bool = False
+    frames: int = 1
+    problem: str = ""
+
+    @property
+    def grey(self) -> bool:
+        """True where the format has no colour; an RGB file may still look grey."""
+        return self.mode[:1] in ("1", "L", "I", "F") and self.mode != "LAB"
+
+
+def describe(path: str | Path) -> ImageFacts:
+    """Facts from a file's header, without decoding; never raises for a bad file, but says so in `problem`.
+
+    A truncated or damaged body shows only in `load_image_u8`, and so does an orientation after a PNG's pixels.
+    """
+    path = Path(path)
+    try:
+        with open_file(path) as file, _open_header(file) as image:
+            # A PNG without EXIF before its pixels would be decoded to look for one behind them.
+            orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+            width, height = image.size
+            if orientation > 4 and image.format != "TIFF":  # Pillow has turned a TIFF's size already
+                width, height = height, width
+            return ImageFacts(
+                path,
+                image.format or "",
+                image.mode,
+                width,
+                height,
+                _bits(image),
+                orientation,
+                image.has_transparency_data,
+                getattr(image, "n_frames", 1),
+            )
+    except UnidentifiedImageError:
+        return ImageFacts(path, problem="not an image that Pillow can read")
+    except ImageError as error:
+        return ImageFacts(path, problem=str(error).removeprefix(f"{shown(path)}: "))
+    except Exception as error:  # noqa: BLE001 - as in decode_u8
+        return ImageFacts(path, problem=f"unreadable ({' '.join(str(error).split()) or type(error).__name__})")
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per channel in the file: Pillow's mode alone does not tell RGB of 16 bits from RGB of 8."""
+    if image.mode == "1":
+        return 1
+    tile = getattr(image, "tile", None)
+    arguments = tile[0].args if tile else ""
+    raw = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    found = re.fullmatch(r"(?:1|L|LA|I|F|P|PA|RGB|RGBA|RGBa|RGBX|CMYK);(\d+).*", str(raw))
+    if found:
+        return int(found[1])
+    return 16 if image.mode.startswith("I;16") else 32 if image.mode in ("I", "F") else 8
 
 
 def load_image(path: str | Path) -> np.ndarray:
@@ -67,19 +260,32 @@ def load_image(path: str | Path) -> np.ndarray:
     return to_float(load_image_u8(path))
 
 
-def save_image(path: str | Path, image: np.ndarray) -> None:
-    """Write an image (H, W, 3), float in [0, 1] or uint8, in its suffix's format; whole or not at all."""
+def save_image(path: str | Path, image: np.ndarray, **options: Any) -> None:
+    """Write an image (H, W, 3), float in [0, 1] or uint8, in its suffix's format; whole or not at all.
+
+    JPEG has quality 95 without chroma subsampling, WebP is lossless; `options` are Pillow's and override that.
+    Raises ImageError, which names the file, for an unknown suffix, a full disk, a folder that cannot be written to,
+    or a size that the format cannot hold.
+    """
     path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise ImageError(f"{path}: unknown image format '{path.suffix}'; use one of {', '.join(SUFFIXES)}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    options: dict[str, Any] = {"quality": 95, "subsampling": 0} if path.suffix.lower() in (".jpg", ".jpeg") else {}
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise ImageError(f"{shown(path)}: unknown image format '{path.suffix}'; use one of {', '.join(SUFFIXES)}")
+    best: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    options = best.get(FORMATS[suffix], {}) | options
+    partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
-        Image.fromarray(to_u8(image)).save(partial, **options)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            encoded = io.BytesIO()  # writing to a file, Pillow takes a write cut short by a full disk for a whole one
+            Image.fromarray(to_u8(image)).save(encoded, FORMATS[suffix], **options)
+            partial.write_bytes(encoded.getbuffer())
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: too wide for WebP or JPEG
+        words = getattr(error, "strerror", None) or error
+        raise ImageError(f"{shown(path)}: cannot be written ({words}); free space or choose another place") from None
 
 
 def to_u8(image: np.ndarray) -> np.ndarray:
@@ -109,8 +315,9 @@ def to_image(tensor) -> np.ndarray:
 
 
 def to_grey(image: np.ndarray) -> np.ndarray:
-    """Luma (H, W), float32: 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, full range)."""
-    return image.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    """Luma (H, W), float32 (float64 stays): 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601, full range)."""
+    red, green, blue = np.moveaxis(image if image.dtype == np.float64 else image.astype(np.float32, copy=False), -1, 0)
+    return 0.299 * red + 0.587 * green + 0.114 * blue  # no matrix product: its last bits depend on the processor
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

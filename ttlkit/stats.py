@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,13 @@ class Feature:
     measure: Callable[[np.ndarray], float]
 
 
+def scale_down(image: np.ndarray, long_side: int = 480) -> np.ndarray:
+    """Bring an image (H, W, 3) in [0, 1] to at most `long_side` pixels; a smaller one stays as it is."""
+    height, width = image.shape[:2]
+    scale = long_side / max(height, width)
+    return resize(image, max(1, round(height * scale)), max(1, round(width * scale))) if scale < 1 else image
+
+
 def prepare(image: np.ndarray, long_side: int = 480) -> np.ndarray:
     """Bring an image (H, W, 3) in [0, 1] to at most `long_side` pixels and a common finest scale, float32.
 
@@ -38,10 +45,7 @@ def prepare(image: np.ndarray, long_side: int = 480) -> np.ndarray:
         raise ValueError(f"an image is an array (H, W, 3), got shape {shape}")
     if not np.issubdtype(image.dtype, np.floating) or not (image.min() >= 0 and image.max() <= 1):
         raise ValueError(f"an image is float in [0, 1], got {image.dtype}, {image.min()} to {image.max()}")
-    scale = long_side / max(shape)
-    if scale < 1:
-        image = resize(image, max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale)))
-    return gaussian_filter(image.astype(np.float32, copy=False), (0.7, 0.7, 0))
+    return gaussian_filter(scale_down(image, long_side).astype(np.float32, copy=False), (0.7, 0.7, 0))
 
 
 def gradient_orientation_spread(image: np.ndarray) -> float:
@@ -209,6 +213,24 @@ def compare(
             "p_value": float(rank.pvalue) if np.isfinite(rank.pvalue) else 1.0,
         })  # fmt: skip
     return rows
+
+
+def closeness(
+    sets: Mapping[str, dict[str, np.ndarray]], reference: dict[str, np.ndarray]
+) -> list[dict[str, float | str]]:
+    """How far each measured set is from `reference`: the Wasserstein distance of `compare`, smaller is closer.
+
+    One row a feature, {"feature", <name of a set>: distance, ...}, and last the mean over the features, called 'mean'.
+    Raises ValueError as `compare` does, and when there is no set.
+    """
+    if not sets:
+        raise ValueError("no sets to compare with the reference")
+    found = {
+        name: {row["feature"]: float(row["wasserstein"]) for row in compare(measured, reference, rounds=1)}
+        for name, measured in sets.items()
+    }
+    table: list[dict[str, float | str]] = [{"feature": f, **{n: found[n][f] for n in found}} for f in reference]
+    return [*table, {"feature": "mean", **{n: float(np.mean(list(found[n].values()))) for n in found}}]
 
 
 def _null_distance(x: np.ndarray, y: np.ndarray, seed: int, rounds: int) -> float:

@@ -1,0 +1,296 @@
+"""Check a collection or any folder of images: files, pairs, duplicates, and leaks from training into test."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from ttlkit import images, leaks
+from ttlkit.data import Collection, CollectionError
+
+TINY, HUGE = 64, 40_000_000  # px of the shorter side; pixels
+KINDS = {
+    "leak": "a training image shows a scene of the test set",
+    "unreadable": "cannot be opened as an image",
+    "truncated": "the file ends too early",
+    "unpaired": "no file of the same name on the other side",
+    "pair-size": "the two images of a pair differ in size",
+    "pair-content": "the two images of a pair do not show the same scene",
+    "duplicate": "the same pixels as another file of its folder",
+    "16-bit": "read, scaled to 8 bits",
+    "CMYK": "read, converted to RGB",
+    "EXIF-rotated": "read, turned upright",
+    "grey": "read, but has no colour",
+    "tiny": f"a side shorter than {TINY} px",
+    "huge": f"more than {HUGE // 1_000_000} megapixels",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to know about a file; `other` is the second file that it concerns."""
+
+    kind: str
+    file: str
+    detail: str
+    other: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind:12s}  {self.file}  {self.detail}{' ' if self.detail and self.other else ''}{self.other}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found; `counts` says what was looked at."""
+
+    root: str
+    against: str
+    findings: tuple[Finding, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def leaks(self) -> tuple[Finding, ...]:
+        """The findings that make test scores worthless."""
+        return tuple(f for f in self.findings if f.kind == "leak")
+
+    def without(self, kinds: Iterable[str]) -> Report:
+        """The same report, some kinds of findings left out; ValueError for a kind that does not exist."""
+        kinds = set(kinds)
+        if kinds - KINDS.keys():
+            raise CollectionError(f"no such kind of finding: {', '.join(sorted(kinds - KINDS.keys()))}; "
+                                  f"there are {', '.join(KINDS)}")  # fmt: skip
+        return Report(self.root, self.against, tuple(f for f in self.findings if f.kind not in kinds), self.counts)
+
+    def table(self) -> str:
+        """One line a finding, the gravest first, then what was looked at and the verdict."""
+        lines = [str(finding) for finding in self.findings]
+        found = Counter(finding.kind for finding in self.findings)
+        lines += [""] * bool(lines) + [f"{n:4d} {kind}: {KINDS[kind]}" for kind, n in found.items()]
+        lines.append(", ".join(f"{n} {what}" for what, n in self.counts.items()))
+        return "\n".join([*lines, self.leak_verdict(), "clean" if not found else "not clean"])
+
+    def leak_verdict(self) -> str:
+        """One line on leaks, for the results that depend on it."""
+        train, test = self.counts["training scenes"], self.counts["test scenes"]
+        if not train or not test:
+            return "leak check: nothing to compare"
+        if not self.leaks:
+            return f"leak check: none of {train} training scenes shows one of the {test} test scenes"
+        shown = len({finding.file for finding in self.leaks})
+        return f"leak check: {shown} of {train} training scenes SHOW A TEST SCENE ({test} test scenes)"
+
+    def as_json(self) -> dict:
+        """The report as plain types."""
+        return {**asdict(self), "findings": [asdict(f) for f in self.findings], "clean": not self.findings,
+                "leak_verdict": self.leak_verdict()}  # fmt: skip
+
+
+def check(root: Path | str, against: Path | str | None = None, workers: int | None = None) -> Report:
+    """Look at every image file below `root`, and compare its training scenes with the test scenes.
+
+    Test scenes are those below a folder `test` of `root`, and all below `against`; the rest of `root` is training.
+    Of a pair the clean image stands for the scene; `streaks` and `mask` folders show none. Large folders are
+    read by several processes. Raises CollectionError where there is no folder, or no image in it.
+    """
+    root, other = Path(root), Path(against) if against else None
+    files = _files(root)
+    names = {path: str(path.relative_to(root)) for path in files}
+    train = [p for p in files if _shows_a_scene(p) and "test" not in p.relative_to(root).parts[:-1]]
+    test = [p for p in files if _shows_a_scene(p) and p not in set(train)]
+    if other:
+        other = other / "test" if (other / "test").is_dir() else other
+        more = [p for p in _files(other) if _shows_a_scene(p) and p not in names]
+        names |= {path: str(path) for path in more}
+        test += more
+    findings: list[Finding] = []
+    hashes: dict[Path, str] = {}
+    thumbs: dict[Path, np.ndarray] = {}
+    sizes: dict[Path, tuple[int, int]] = {}
+
+    def noted(looks: Iterable[_Look]) -> Iterator[leaks.Scene]:
+        for look in looks:
+            if look.path.is_relative_to(root):
+                findings.extend(Finding(kind, names[look.path], detail) for kind, detail in look.notes)
+            if look.hash:
+                hashes[look.path], sizes[look.path], thumbs[look.path] = look.hash, look.size, look.thumbnail
+            if look.scene:
+                yield look.scene
+
+    compared = set(train) | set(test) if train and test else set()
+    rest = [p for p in files if p not in set(test)]
+    with _readers(len(files), workers) as look_at:
+        scenes = list(noted(look_at(test, compared)))
+        found = list(leaks.find_leaks(noted(look_at(rest, compared)), scenes))
+    gravest = [Finding("leak", names[leak.train], f"({leak.evidence}) shows", names[leak.test]) for leak in found]
+    findings += _pair_findings(root, files, sizes, thumbs) + _duplicates(root, files, hashes)
+    findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
+    counts = {"files": len(files), "readable": sum(p in hashes for p in files),
+              "training scenes": len(train), "test scenes": len(test),
+              "distinct test scenes": len({hashes.get(p) for p in test} - {None})}  # fmt: skip
+    return Report(str(root), str(other or ""), tuple(gravest + findings), counts)
+
+
+def check_leaks(collection: Collection, workers: int | None = None) -> Report:
+    """The leak check alone, on what a collection trains on (photographs and pairs) and is measured with."""
+    train = [*collection.rainy, *collection.clean, *(pair.truth for pair in collection.pairs)]
+    test = [pair.rainy if t.kind != "paired" else pair.truth for t in collection.tests for pair in t.pairs]
+    with _readers(len(train) + len(test), workers) as look_at:
+        scenes = [look.scene for look in look_at(test, set(test)) if look.scene]
+        found = list(leaks.find_leaks((look.scene for look in look_at(train, set(train)) if look.scene), scenes))
+    names = {path: str(path.relative_to(collection.root)) for path in train + test}
+    findings = tuple(Finding("leak", names[k.train], f"({k.evidence}) shows", names[k.test]) for k in found)
+    return Report(str(collection.root), "", findings, {"training scenes": len(train), "test scenes": len(test)})
+
+
+# ---- one file ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What was seen of one file; `hash` is of its pixels, '' where it cannot be read."""
+
+    path: Path
+    notes: tuple[tuple[str, str], ...]
+    hash: str = ""
+    size: tuple[int, int] = (0, 0)
+    thumbnail: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    scene: leaks.Scene | None = None
+
+
+def _look(path: Path, as_scene: bool) -> _Look:
+    facts = images.describe(path)
+    try:
+        if facts.problem:
+            raise images.ImageError(facts.problem)
+        image = images.load_image_u8(path)
+    except images.ImageError as error:
+        problem = str(error).removeprefix(f"{images.shown(path)}: ")
+        kind = "truncated" if "truncated" in problem or "ends" in problem else "unreadable"
+        return _Look(path, ((kind, problem),))
+    height, width = image.shape[:2]
+    grey = facts.grey or not np.ptp(image, axis=2).any()
+    notes = {
+        "16-bit": f"{facts.mode}, {facts.bits} bits" if facts.bits > 8 else "",
+        "CMYK": facts.mode if facts.mode == "CMYK" else "",
+        "EXIF-rotated": f"orientation {facts.orientation}" if facts.orientation != 1 else "",
+        "grey": f"mode {facts.mode}" if grey and _may_not_be_grey(path) else "",
+        "tiny": f"{width}x{height}" if min(height, width) < TINY else "",
+        "huge": f"{width}x{height}" if height * width > HUGE else "",
+    }
+    digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    small = images.to_grey(images.resize(image, 48, 48)).ravel()
+    scene = leaks.scene(path, image) if as_scene else None
+    found = tuple((kind, detail) for kind, detail in notes.items() if detail)
+    return _Look(path, found, digest, (width, height), small, scene)
+
+
+@contextmanager
+def _readers(files: int, workers: int | None):
+    """A function (paths, those to describe as scenes) -> looks in the order of paths; in processes for many files."""
+    from tqdm import tqdm
+
+    workers = workers or min(8, os.cpu_count() or 1)
+    bar = tqdm(total=files, desc="checking", unit="file", mininterval=1, delay=1)
+    pool = None
+    if workers > 1 and files >= 100:  # a process takes a second to start
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+    def look_at(paths: Sequence[Path], scenes: set[Path]) -> Iterator[_Look]:
+        flags = [path in scenes for path in paths]
+        results = pool.map(_look, paths, flags, chunksize=4) if pool else map(_look, paths, flags)
+        for result in results:
+            bar.update()
+            yield result
+
+    try:
+        yield look_at
+    finally:
+        bar.close()
+        if pool:
+            pool.shutdown(cancel_futures=True)
+
+
+# ---- folders and pairs -----------------------------------------------------------------------------------------------
+
+
+def _files(root: Path) -> list[Path]:
+    """Image files below a folder, sorted; hidden files and folders are passed over."""
+    if not root.is_dir():
+        raise CollectionError(f"{root}: no such folder to check")
+    folders = [root, *(p for p in sorted(root.rglob("*")) if p.is_dir())]
+    visible = [p for p in folders if not any(part.startswith(".") for part in p.relative_to(root).parts)]
+    found = list(chain.from_iterable(images.list_images(folder) for folder in visible))
+    if not found:
+        raise CollectionError(f"{root}: no images below it; layout in datasets/README.md")
+    return found
+
+
+def _shows_a_scene(path: Path) -> bool:
+    folder = path.parent
+    return folder.name not in ("mask", "streaks") and not (folder.name == "rainy" and _partner_folder(folder, "clean"))
+
+
+def _may_not_be_grey(path: Path) -> bool:
+    return path.parent.name not in ("mask", "streaks")
+
+
+def _partner_folder(rainy: Path, side: str) -> Path | None:
+    """real/ holds rainy and clean photographs that are no pairs."""
+    folder = rainy.with_name(side)
+    return folder if folder.is_dir() and rainy.parent.name != "real" else None
+
+
+def _pair_findings(root: Path, files: list[Path], sizes: dict, thumbs: dict) -> list[Finding]:
+    findings = []
+    for rainy in sorted({p.parent for p in files} | {p.parent.with_name("rainy") for p in files}):
+        for side in ("clean", "mask"):
+            truth = _partner_folder(rainy, side)
+            if rainy.name != "rainy" or truth is None:
+                continue
+            left, right = ({p.stem: p for p in files if p.parent == folder} for folder in (rainy, truth))
+            for stem in sorted(left.keys() ^ right.keys()):
+                path, missing = (left.get(stem) or right[stem]), (truth if stem in left else rainy)
+                where = missing.relative_to(root)
+                findings.append(Finding("unpaired", str(path.relative_to(root)), f"no partner in {where}"))
+            for stem in sorted(left.keys() & right.keys()):
+                a, b = left[stem], right[stem]
+                if a not in sizes or b not in sizes:
+                    continue
+                first, second = str(a.relative_to(root)), str(b.relative_to(root))
+                if sizes[a] != sizes[b]:
+                    detail = f"{sizes[a][0]}x{sizes[a][1]}, but {sizes[b][0]}x{sizes[b][1]} is"
+                    findings.append(Finding("pair-size", first, detail, second))
+                elif side == "clean" and _correlation(thumbs[a], thumbs[b]) < 0.2:
+                    findings.append(Finding("pair-content", first, "does not look like", second))
+    return findings
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    if min(a.std(), b.std()) < 0.01:  # flat: nothing to tell by
+        return 1.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def _duplicates(root: Path, files: list[Path], hashes: dict[Path, str]) -> list[Finding]:
+    """Files with the pixels of an earlier file; clean sides of pairs may repeat, since one scene bears many rains."""
+    first: dict[str, Path] = {}
+    findings = []
+    for path in files:
+        repeats = path.parent.name in ("clean", "mask") and path.parent.with_name("rainy").is_dir()
+        if path not in hashes or (repeats and path.parent.parent.name != "real"):
+            continue
+        earlier = first.setdefault(hashes[path], path)
+        if earlier != path:
+            names = [str(p.relative_to(root)) for p in (path, earlier)]
+            findings.append(Finding("duplicate", names[0], "has the pixels of", names[1]))
+    return findings
