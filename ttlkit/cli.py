@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from ttlkit import __version__
@@ -18,6 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # of `ttlkit data list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, RuntimeError, OSError) as error:
         if not type(error).__module__.startswith("ttlkit") and not isinstance(error, OSError):
             raise  # ours are clear lines; anything else is a bug and wants its traceback
@@ -48,16 +53,48 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--weights", type=Path, help="a restorer.safetensors (default: the newest student)")
     command.set_defaults(call=derain)
 
-    command = commands.add_parser("data", help="build the pocket collection, or say what a collection holds")
-    command.add_argument("action", choices=("build", "show"))
-    command.add_argument("path", nargs="?", default="pocket", help="'pocket' or a folder (default: pocket)")
-    command.add_argument("--profile", default="pocket", help="size of the pocket collection")
-    command.set_defaults(call=data)
+    command = commands.add_parser("data", help="list and fetch public sets, check, build or show a collection")
+    _add_data_commands(command.add_subparsers(required=True, metavar="ACTION"))
 
     command = commands.add_parser("report", help="write report.html of a run again")
     command.add_argument("run", help="name of the folder below outputs/")
     command.set_defaults(call=report)
     return parser
+
+
+def _add_data_commands(actions) -> None:
+    command = actions.add_parser("list", help="public sets in datasets/catalogue.toml, and which are here")
+    command.add_argument("--into", type=Path, help="collection to look in (default: datasets/fetched)")
+    command.set_defaults(call=data_list)
+
+    command = actions.add_parser("fetch", help="download sets, verify them, and put them into a collection")
+    command.add_argument("names", nargs="+", metavar="NAME", help="as `ttlkit data list` shows them")
+    command.add_argument("--into", type=Path, help="collection to put them into (default: datasets/fetched)")
+    command.add_argument("--drop", type=Path, help="archive or folder that you have (default: datasets/drop/NAME)")
+    command.add_argument("--accept-new-hashes", action="store_true", help="take other bytes than those on record")
+    command.set_defaults(call=data_fetch)
+
+    command = actions.add_parser("check", help="files, pairs, duplicates, and leaks from training into test")
+    command.add_argument("path", nargs="?", default="pocket", help="'pocket' or a folder (default: pocket)")
+    command.add_argument("--against", type=Path, help="a folder of test scenes that PATH must not show")
+    command.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the report as JSON too ('-': only that, here)"
+    )
+    command.add_argument("--ignore", default="", metavar="KINDS", help="leave out findings, such as grey,tiny")
+    command.set_defaults(call=data_check)
+
+    for name, call, words in (
+        ("build", data_build, "generate the pocket collection"),
+        ("show", data_show, "what a collection holds"),
+    ):
+        command = actions.add_parser(name, help=words)
+        command.add_argument("path", nargs="?", default="pocket", help="'pocket' or a folder (default: pocket)")
+        command.add_argument("--profile", default="pocket", help="size of the pocket collection")
+        command.set_defaults(call=call)
+
+    command = actions.add_parser("cache", help="what the cache of decoded images holds; --clear empties it")
+    command.add_argument("--clear", action="store_true")
+    command.set_defaults(call=data_cache)
 
 
 def reproduce(chosen: argparse.Namespace) -> int:
@@ -135,19 +172,111 @@ def derain(chosen: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def data(chosen: argparse.Namespace) -> int:
-    """Build the pocket collection or open a folder, and print what it holds."""
+def data_list(chosen: argparse.Namespace) -> int:
+    """The catalogue as a table."""
+    from ttlkit import catalogue, fetch
+
+    rows = fetch.rows(catalogue.load_catalogue(), chosen.into)
+    widths = [max(len(getattr(row, key)) for row in rows) for key in ("name", "kind", "count", "size")]
+    for row in rows:
+        cells = (row.name, row.kind, row.count, row.size)
+        text = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        print(f"{'*' if row.fetched else ' '} {text}  {row.version}\n    {row.how}; licence: {row.licence}")
+    print("*: fetched. `ttlkit data fetch NAME` gets a set; datasets/README.md says how.")
+    return 0
+
+
+def data_fetch(chosen: argparse.Namespace) -> int:
+    """Fetch sets one after the other; one that fails does not keep the others from being tried."""
+    from ttlkit import catalogue, fetch
+    from ttlkit.config import check_name
+
+    known = catalogue.load_catalogue()
+    for name in chosen.names:
+        check_name(name, known, "data set")
+    if chosen.drop and len(chosen.names) > 1:
+        raise catalogue.CatalogueError("--drop goes with one set at a time")
+    failed = 0
+    for name in chosen.names:
+        try:
+            with _download_bar(name) as progress:
+                done = fetch.fetch(known[name], chosen.into, chosen.drop, accept=chosen.accept_new_hashes,
+                                   say=print, progress=progress)  # fmt: skip
+        except fetch.FetchError as error:
+            failed += 1
+            print(f"ttlkit: {error}", file=sys.stderr)
+            continue
+        print(f"{name}: {done.files} files in {done.folder}" + (f", from {done.source}" if done.new else " already"))
+    return 1 if failed else 0
+
+
+@contextmanager
+def _download_bar(name: str):
+    """A function (bytes so far, bytes in all or None) that draws a progress bar."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1024, delay=1, leave=False) as bar:
+
+        def progress(done: int, total: int | None) -> None:
+            if total != bar.total or done < bar.n:  # another file, or the same one again
+                bar.reset(total)
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def data_check(chosen: argparse.Namespace) -> int:
+    """Check a folder; exit code 0 only when nothing was found."""
+    import json
+
+    from ttlkit.check import check
+    from ttlkit.config import Settings, resolve, split_names
+    from ttlkit.stages import collection_folder, write_json
+
+    folder = collection_folder(resolve(Settings, {"collection": chosen.path}))
+    report = check(folder, chosen.against).without(split_names(chosen.ignore))
+    if chosen.json and str(chosen.json) == "-":
+        print(json.dumps(report.as_json(), indent=1))
+    else:
+        print(report.table())
+        if chosen.json:
+            write_json(chosen.json, report.as_json())
+    return 1 if report.findings else 0
+
+
+def data_build(chosen: argparse.Namespace) -> int:
+    """Generate the pocket collection where it is missing, and print what it holds."""
+    return _show_collection(chosen, build=True)
+
+
+def data_show(chosen: argparse.Namespace) -> int:
+    """Print what a collection holds."""
+    return _show_collection(chosen, build=False)
+
+
+def _show_collection(chosen: argparse.Namespace, build: bool) -> int:
     from ttlkit.config import Settings, resolve
     from ttlkit.data import open_collection
     from ttlkit.stages import StageRun
 
     place = StageRun(resolve(Settings, {"profile": chosen.profile, "collection": chosen.path}))
-    scenes = place.profile.pocket_scenes if chosen.action == "build" else None
-    found = open_collection(place.collection, scenes)
+    found = open_collection(place.collection, place.profile.pocket_scenes if build else None)
     print(f"{found.root}: {found.label}")
     print(f"  real: {len(found.rainy)} rainy, {len(found.clean)} clean; synthetic: {len(found.pairs)} pairs")
     for test in found.tests:
         print(f"  test/{test.name}: {len(test.pairs)} {test.kind}")
+    return 0
+
+
+def data_cache(chosen: argparse.Namespace) -> int:
+    """Print where decoded images are kept and how much they take; empty it if told."""
+    from ttlkit import cache
+
+    if chosen.clear:
+        gone = cache.prune(gigabytes=0)
+        print(f"removed {gone.files} decoded images, {gone.size / 1e6:.0f} MB")
+    held = cache.usage()
+    print(f"{cache.folder() or 'TTLKIT_CACHE is off'}: {held.files} decoded images, {held.size / 1e6:.0f} MB")
     return 0
 
 

@@ -1,0 +1,213 @@
+"""The check of a collection: every kind of fault is planted and must be found, and nothing else."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ttlkit import check, cli, data, images, pocket, scenes
+
+KEPT = ("coffee", "rocket", "chelsea", "astronaut")
+
+
+def photograph(i, side=(90, 120)):
+    """A crop of a bundled photograph; other i, other scene."""
+    picture = pocket.bundled(KEPT[i % len(KEPT)])
+    return picture[40 : 40 + 2 * side[0] : 2, 20 : 20 + 2 * side[1] : 2]
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A small clean collection: real photographs, pairs and a test set, each image of another scene."""
+    root = tmp_path_factory.mktemp("template") / "mine"
+    for i in range(2):
+        images.save_image(root / f"real/rainy/{i}.png", drawn(i))
+        images.save_image(root / f"real/clean/{i}.png", drawn(10 + i))
+        images.save_image(root / f"test/kept/clean/{i}.png", photograph(i))
+        images.save_image(root / f"test/kept/rainy/{i}.png", photograph(i) * 0.9)
+    for i in range(3):
+        images.save_image(root / f"synthetic/own/clean/{i}.png", drawn(20 + i))
+        images.save_image(root / f"synthetic/own/rainy/{i}.jpg", drawn(20 + i) * 0.9)
+    return root
+
+
+@pytest.fixture
+def collection(template, tmp_path):
+    return shutil.copytree(template, tmp_path / "mine")
+
+
+def drawn(i, side=(90, 120)):
+    return scenes.dead_leaves(i, *side)
+
+
+def kinds(report):
+    return [(finding.kind, finding.file) for finding in report.findings]
+
+
+def test_a_clean_collection_is_clean(collection):
+    report = check.check(collection)
+    assert report.findings == ()
+    assert report.counts == {
+        "files": 14, "readable": 14, "training scenes": 7, "test scenes": 2, "distinct test scenes": 2
+    }  # fmt: skip
+    assert report.table().endswith("none of 7 training scenes shows one of the 2 test scenes\nclean")
+
+
+def test_the_pocket_collection_is_clean(tmp_path):
+    root = pocket.build(tmp_path / "pocket-3", 3)
+    report = check.check(root).without(["grey"])  # brick, grass and gravel are grey photographs
+    assert report.findings == (), report.table()
+
+
+PLANTS = {
+    "unreadable": lambda p: p.write_text("no image"),
+    "truncated": lambda p: p.write_bytes(p.read_bytes()[: p.stat().st_size // 2]),
+    "truncated webp": lambda p: _truncated_webp(p),
+    "16-bit": lambda p: Image.fromarray((images.to_grey(images.load_image(p)) * 65535).astype(np.uint16)).save(p),
+    "CMYK": lambda p: Image.open(p).convert("CMYK").save(p.with_suffix(".jpg")) or p.unlink(),
+    "EXIF-rotated": lambda p: _rotated(p),
+    "grey": lambda p: Image.open(p).convert("L").convert("RGB").save(p),
+    "tiny": lambda p: Image.open(p).resize((63, 200)).save(p),
+}
+
+
+def _truncated_webp(path):
+    images.save_image(path.with_suffix(".webp"), images.load_image(path))
+    whole = path.with_suffix(".webp").read_bytes()
+    path.write_bytes(whole[: len(whole) - 50])
+    path.with_suffix(".webp").unlink()
+
+
+def _rotated(path):
+    image = Image.open(path)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+@pytest.mark.parametrize("kind", PLANTS)
+def test_a_planted_fault_is_found(kind, collection):
+    path = collection / "real/rainy/1.png"
+    PLANTS[kind](path)
+    kind = kind.split()[0]
+    found = kinds(check.check(collection))
+    expected = {kind, "grey"} if kind == "16-bit" else {kind}
+    assert {(k, f.removesuffix("png").removesuffix("jpg")) for k, f in found} == {
+        (k, "real/rainy/1.") for k in expected
+    }
+
+
+def test_a_huge_file_is_reported(collection, monkeypatch):
+    monkeypatch.setattr(check, "HUGE", 90 * 120 - 1)
+    assert {k for k, _ in kinds(check.check(collection))} == {"huge"}
+
+
+def test_pairs_without_partner_of_other_size_or_of_other_scenes(collection):
+    own = collection / "synthetic/own"
+    (own / "clean/0.png").unlink()
+    images.save_image(own / "rainy/1.jpg", drawn(21, (91, 120)))
+    images.save_image(own / "rainy/2.jpg", photograph(3))
+    (collection / "synthetic/half/rainy").mkdir(parents=True)
+    images.save_image(collection / "synthetic/half/rainy/a.png", drawn(99))
+    found = check.check(collection)
+    assert kinds(found) == [
+        ("unpaired", "synthetic/half/rainy"),
+        ("unpaired", "synthetic/own/rainy/0.jpg"),
+        ("pair-size", "synthetic/own/rainy/1.jpg"),
+        ("pair-content", "synthetic/own/rainy/2.jpg"),
+    ]
+    assert "is 120x91, but 120x90 is synthetic/own/clean/1.png" in found.table().replace("  ", " ")
+
+
+def test_duplicates_are_named_with_their_twin(collection):
+    shutil.copy(collection / "real/rainy/0.png", collection / "real/rainy/9.png")
+    shutil.copy(collection / "synthetic/own/clean/0.png", collection / "synthetic/own/clean/5.png")  # another rain
+    images.save_image(collection / "synthetic/own/rainy/5.png", drawn(20) * 0.7)
+    report = check.check(collection)
+    assert kinds(report) == [("duplicate", "real/rainy/9.png")]
+    assert report.findings[0].other == "real/rainy/0.png"
+
+
+@pytest.mark.parametrize("place", ["real/rainy", "real/clean", "synthetic/own/clean"])
+def test_a_leak_names_both_files_on_its_line(place, collection):
+    images.save_image(collection / place / "1.png", photograph(1)[:, ::-1])
+    if "own" in place:
+        images.save_image(collection / "synthetic/own/rainy/1.jpg", photograph(1)[:, ::-1] * 0.9)
+    report = check.check(collection)
+    assert kinds(report) == [("leak", f"{place}/1.png")]
+    line = report.table().splitlines()[0]
+    assert line.startswith("leak") and f"{place}/1.png" in line and "test/kept/clean/1.png" in line
+    assert "SHOW A TEST SCENE" in report.leak_verdict()
+    opened = data.open_collection(collection)
+    assert [(f.file, f.other) for f in check.check_leaks(opened).findings] == [
+        (f"{place}/1.png", "test/kept/clean/1.png")
+    ]
+
+
+def test_any_folder_against_any_other(tmp_path):
+    for name, i in (("mine/a.png", 0), ("mine/deep/b.jpg", 1), ("theirs/x.png", 1), ("theirs/y.png", 2)):
+        images.save_image(tmp_path / name, photograph(i))
+    report = check.check(tmp_path / "mine", tmp_path / "theirs")
+    assert [(f.kind, f.file, f.other) for f in report.findings] == [
+        ("leak", "deep/b.jpg", str(tmp_path / "theirs/x.png"))
+    ]
+    assert check.check(tmp_path / "mine").leak_verdict() == "leak check: nothing to compare"
+
+
+def test_several_processes_find_the_same(collection, monkeypatch):
+    images.save_image(collection / "real/clean/1.png", photograph(0))
+    alone = check.check(collection, workers=1)
+    monkeypatch.setattr(check, "MANY", 1)
+    assert check.check(collection, workers=2) == alone and alone.leaks
+
+
+def test_hidden_folders_streaks_and_masks_are_not_scenes(collection):
+    images.save_image(collection / ".fetched/old/1.png", photograph(0))
+    (collection / "streaks").mkdir()
+    Image.fromarray(np.eye(100, dtype=np.uint8) * 255).save(collection / "streaks/1.png")
+    (collection / "test/kept/clean").rename(collection / "test/kept/mask")
+    for path in images.list_images(collection / "test/kept/mask"):
+        Image.open(path).convert("L").save(path)
+    report = check.check(collection)
+    assert report.findings == () and report.counts["test scenes"] == 2  # the rainy ones
+
+
+def test_the_command_has_exit_code_0_only_when_clean(collection, capsys, tmp_path):
+    assert cli.main(["data", "check", str(collection)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "clean"
+    Image.open(collection / "real/clean/0.png").convert("L").save(collection / "real/clean/0.png")
+    assert cli.main(["data", "check", str(collection), "--json", str(tmp_path / "r.json")]) == 1
+    assert "grey          real/clean/0.png  mode L" in capsys.readouterr().out
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["clean"] is False and found["findings"][0]["kind"] == "grey" and found["counts"]["files"] == 14
+    assert cli.main(["data", "check", str(collection), "--ignore", "grey", "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["clean"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["data", "check", "/no/such"], "no such folder to check"),
+        (["data", "check", ".", "--ignore", "gray"], "no such kind of finding: gray"),
+        (["data", "check", "{empty}"], "no images below it"),
+        (["data", "check", "{collection}", "--against", "/no/such"], "/no/such: no such folder"),
+        (["data", "check", "{collection}", "--json", "{collection}/real/rainy/0.png/x.json"], "Not a directory"),
+    ],
+)
+def test_what_a_user_can_solve_is_one_line(arguments, words, collection, tmp_path, capsys):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    filled = [a.format(empty=empty, collection=collection) for a in arguments]
+    filled = [str(collection) if a == "." else a for a in filled]
+    assert cli.main(filled) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_unreadable_by_permission_is_a_finding(collection):
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    (collection / "real/clean/0.png").chmod(0)
+    assert kinds(check.check(collection)) == [("unreadable", "real/clean/0.png")]
