@@ -9,7 +9,7 @@ import threading
 import numpy as np
 import pytest
 
-from ttlkit import cli, images, models, pipeline
+from ttlkit import cache, catalogue, cli, images, models, pipeline
 from ttlkit.config import SettingsError
 
 
@@ -73,6 +73,64 @@ def test_data_build_then_show(home, capsys):
     assert code == 0 and "8 rainy" in out and "SIMULATED" in out
     code, out, _ = run(capsys, "data", "show", "--profile", "smoke")
     assert code == 0 and "test/physical: 2 paired" in out
+
+
+def test_data_list_shows_every_set_with_its_licence(home, capsys):
+    code, out, _ = run(capsys, "data", "list")
+    assert code == 0 and out.count("licence: ") == len(catalogue.load_catalogue())
+    assert "rain100h " in out and not any(line.startswith("*  ") for line in out.splitlines())
+
+
+def test_data_fetch_takes_what_was_dropped_in_and_goes_on_after_a_failure(home, capsys, monkeypatch):
+    text = """
+[{name}]
+title = "Two pairs"
+version = "1"
+kind = "test"
+count = 2
+citation = "Somebody, 2026"
+licence = "CC0"
+drop = "its folder"
+rules = [
+  {{ match = 'rainy/(?P<name>.+)', to = "test/{name}/rainy/{{name}}" }},
+  {{ match = 'clean/(?P<name>.+)', to = "test/{name}/clean/{{name}}" }},
+]
+"""
+    path = home / "catalogue.toml"
+    path.write_text(text.format(name="mine") + text.format(name="absent"))
+    monkeypatch.setattr(catalogue, "catalogue_path", lambda: path)
+    for i in range(2):
+        for side in ("rainy", "clean"):
+            images.save_image(home / f"datasets/drop/mine/{side}/{i}.png", np.full((9, 7, 3), i / 2, np.float32))
+    code, out, err = run(capsys, "data", "fetch", "absent", "mine")
+    assert code == 1 and "absent" in err and "datasets/drop/absent" in err
+    assert "Somebody, 2026" in out and "mine: 4 files in" in out
+    code, out, _ = run(capsys, "data", "fetch", "mine")
+    assert code == 0 and "already" in out and "Somebody" not in out
+    assert "* mine" in run(capsys, "data", "list")[1]
+    assert run(capsys, "data", "fetch", "mime")[2] == "ttlkit: unknown data set: 'mime'; did you mean 'mine'? " \
+        "Known: mine, absent\n"  # fmt: skip
+
+
+def test_a_fetched_set_is_the_measured_copy(home, capsys, shared_data):
+    code, out, _ = run(capsys, "data", "fetch", "yard", "--drop", shared_data / "collection/test/yard")
+    assert code == 0 and "yard: 26 files" in out
+    assert len(images.list_images(home / "datasets/fetched/test/yard/clean")) == 13
+
+
+def test_data_cache_says_what_it_holds_and_clears_it(home, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("TTLKIT_CACHE", str(tmp_path / "kept"))
+    images.save_image(tmp_path / "a.png", np.zeros((9, 7, 3), np.float32))
+    cache.Shelf([tmp_path / "a.png"])
+    assert "kept: 1 decoded images" in run(capsys, "data", "cache")[1]
+    out = run(capsys, "data", "cache", "--clear")[1]
+    assert "removed 1" in out and "kept: 0 decoded images" in out
+
+
+def test_a_closed_pipe_is_no_error():
+    command = f"{sys.executable} -m ttlkit.cli data list | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, env=os.environ, timeout=60)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
 
 
 def test_help_imports_nothing_heavy():
