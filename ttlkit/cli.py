@@ -1,4 +1,4 @@
-"""The command line: `ttlkit reproduce | derain | data | report`."""
+"""The command line: `ttlkit reproduce | sweep | derain | data | report`."""
 
 from __future__ import annotations
 
@@ -46,6 +46,19 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--n-pairs", type=int, help="synthetic pairs to fine-tune on (default: the profile's)")
     command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
     command.set_defaults(call=reproduce)
+
+    command = commands.add_parser("sweep", help="run the chain over seeds and numbers of pairs: one table out")
+    command.add_argument("name", help="of the folder below outputs/ with the table; runs are <name>-seed0-pairs10 ...")
+    command.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
+    command.add_argument("--n-pairs", default="10,50,200", help="default: 10,50,200")
+    command.add_argument("--profile", default="pocket")
+    command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
+    command.add_argument("--tasks", default="recognition,deblur,inpaint", help="connected tasks (default: all)")
+    command.add_argument("--inits", help="fine-tuned from what: scratch, student, a task (default: the profile's)")
+    command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
+    command.add_argument("--slurm", metavar="PARTITION", help="a SLURM job for each seed; 'local': processes here")
+    command.add_argument("--hours", type=int, default=12, help="time limit of a SLURM job (default: 12)")
+    command.set_defaults(call=sweep)
 
     command = commands.add_parser("derain", help="restore an image or a folder of images")
     command.add_argument("source", metavar="IN", type=Path)
@@ -106,10 +119,7 @@ def reproduce(chosen: argparse.Namespace) -> int:
 
     names = ("profile", "collection", "run", "seed", "inits", "n_pairs", "peers")
     given = {n: getattr(chosen, n) for n in names if getattr(chosen, n) is not None}
-    if given["collection"] != "pocket":
-        given["collection"] = str(Path(given["collection"]).expanduser().resolve())
-    if given["peers"]:
-        given["peers"] = str(Path(given["peers"]).expanduser().resolve())
+    given |= {n: _absolute(given[n]) for n in ("collection", "peers")}
     _check_tasks(chosen.tasks, TASKS)
     stages = pipeline.plan(tasks=chosen.tasks, **given)
     collection = open_collection(stages[0].collection, stages[0].profile.pocket_scenes)
@@ -125,6 +135,39 @@ def reproduce(chosen: argparse.Namespace) -> int:
     print((stages[0].run_folder / "05_real_scene_evaluation" / "table.txt").read_text())
     print(f"report: {path}")
     return 0
+
+
+def sweep(chosen: argparse.Namespace) -> int:
+    """All runs of a sweep, here one after the other or on a cluster, then 06_ablation; done work is not done again."""
+    from ttlkit import pipeline
+    from ttlkit import sweep as sweeps
+    from ttlkit.config import split_numbers
+    from ttlkit.data import open_collection
+    from ttlkit.tasks import TASKS
+
+    given = {n: getattr(chosen, n) for n in ("profile", "collection", "tasks", "inits", "peers")}
+    given = {n: _absolute(v) if n in ("collection", "peers") else v for n, v in given.items() if v is not None}
+    _check_tasks(chosen.tasks, TASKS)
+    runs = sweeps.plan(chosen.name, split_numbers(chosen.seeds), split_numbers(chosen.n_pairs), **given)
+    first = runs[0][0][0]
+    collection = open_collection(first.collection, first.profile.pocket_scenes)
+    collection.few_pairs(max(split_numbers(chosen.n_pairs)), 0)  # too many is said before anything is trained
+    if chosen.slurm:
+        jobs = sweeps.submit(runs, chosen.name, chosen.slurm, chosen.hours)
+        print(f"{len(jobs)} jobs: {', '.join(str(job.job_id) for job in jobs)}; waiting (Ctrl-C leaves them running)")
+        for job in jobs:
+            job.result()
+    else:
+        for of_seed in runs:
+            sweeps.run_seed(of_seed)
+    table = sweeps.table(chosen.name, runs, **given)
+    pipeline.run([table])
+    print((table.folder / "table.txt").read_text())
+    return 0
+
+
+def _absolute(path: str) -> str:
+    return path if path in ("", "pocket") else str(Path(path).expanduser().resolve())
 
 
 def _check_tasks(tasks: str, known: dict) -> None:

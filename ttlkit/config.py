@@ -214,6 +214,17 @@ class Evaluation(Settings):
 
 
 @dataclass(frozen=True)
+class Ablation(Settings):
+    """The table over the runs of a sweep; it belongs to no run, and its folder is that of the sweep."""
+
+    stage = "06_ablation"
+    runs: str = ""  # names of run folders, each with a finished stage 5
+
+    def needs(self) -> list[str]:
+        return [f"../{run}/05_real_scene_evaluation" for run in split_names(self.runs)]
+
+
+@dataclass(frozen=True)
 class StartHere(Settings):
     stage = "00_start_here"
     image: str = ""
@@ -223,13 +234,21 @@ class StartHere(Settings):
 
 
 STAGES: dict[str, type[Settings]] = {
-    kind.stage: kind for kind in (Gap, TeacherPretraining, Distillation, FineTuning, Evaluation, StartHere)
+    kind.stage: kind for kind in (Gap, TeacherPretraining, Distillation, FineTuning, Evaluation, Ablation, StartHere)
 }
 
 
 def split_names(text: str) -> list[str]:
     """'a, b' to ['a', 'b']."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def split_numbers(text: str) -> list[int]:
+    """'1, 2' to [1, 2]; SettingsError for anything else."""
+    try:
+        return [int(name) for name in split_names(text)]
+    except ValueError:
+        raise SettingsError(f"'{text}': give whole numbers, separated by commas") from None
 
 
 def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:

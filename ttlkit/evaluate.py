@@ -123,3 +123,63 @@ def save_rows(path: Path, rows: list[Row]) -> None:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+
+
+def load_rows(path: Path, **extra: Any) -> list[Row]:
+    """Rows that `save_rows` wrote, with `extra` columns such as the seed; CollectionError where there is no file."""
+    texts = ("set", "kind", "image", "model")
+    try:
+        with open(path, newline="") as file:
+            read = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise CollectionError(f"{path}: no scores; run stage 5 of that run first") from None
+    return [{**extra, **{k: v if k in texts else float(v) for k, v in row.items() if v}} for row in read]
+
+
+def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
+    """For each set, number of pairs and model: mean over images and seeds, and the seeds' standard deviation.
+
+    `rows` are those of several runs, with the columns `seed` and `n_pairs`.
+    """
+    table = []
+    for (name, n_pairs, model), members in _cells(rows, metric).items():
+        means = [np.mean(list(images.values())) for images in members.values()]
+        spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+        row = {"set": name, "n_pairs": n_pairs, "model": model, "seeds": len(means)}
+        table.append({**row, "mean": float(np.mean(means)), "spread": spread})
+    return table
+
+
+def gains_over_seeds(
+    rows: list[Row], model: str, other: str, metric: str = "psnr_rgb", rounds: int = 2000
+) -> list[Row]:
+    """model - other on the same images and seeds, for each set and number of pairs, with a 95 % interval.
+
+    The bootstrap draws seeds, and images within them: a result that hangs on one seed has a wide interval.
+    """
+    cells = _cells(rows, metric)
+    table = []
+    for (name, n_pairs, found), members in cells.items():
+        against = cells.get((name, n_pairs, other), {})
+        seeds = [seed for seed in members if seed in against and members[seed].keys() == against[seed].keys()]
+        if found != model or not seeds:
+            continue
+        gain = np.array([[members[s][i] - against[s][i] for i in members[s]] for s in seeds])
+        rng = np.random.default_rng(0)
+        by_seed = rng.integers(len(seeds), size=(rounds, len(seeds)))
+        by_image = rng.integers(gain.shape[1], size=(rounds, gain.shape[1]))
+        drawn = gain[by_seed[:, :, None], by_image[:, None, :]].mean((1, 2))
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        row = {"set": name, "n_pairs": n_pairs, "model": model, "against": other, "seeds": len(seeds)}
+        table.append({**row, "difference": float(gain.mean()), "low": float(low), "high": float(high)})
+    return table
+
+
+def _cells(rows: list[Row], metric: str) -> dict[tuple[str, int, str], dict[int, dict[str, float]]]:
+    """(set, n_pairs, model) to seed to image to the metric."""
+    cells: dict[tuple[str, int, str], dict[int, dict[str, float]]] = {}
+    for row in rows:
+        if metric in row:
+            seeds = cells.setdefault((row["set"], row["n_pairs"], row["model"]), {})
+            seeds.setdefault(row["seed"], {})[row["image"]] = row[metric]
+    return cells

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ class StageError(RuntimeError):
     """A stage failed; the message names its notebook, the cause and the way out."""
 
 
-def plan(tasks: str = "recognition,deblur,inpaint", **given: Any) -> list[StageRun]:
+def plan(tasks: str = "recognition,deblur,inpaint", start_here: bool = True, **given: Any) -> list[StageRun]:
     """All stages of a run, in order. `given`: parameters common to the stages, or of some of them (`peers`)."""
     known = {f.name for kind in STAGES.values() for f in fields(kind)}
     for name in given:
@@ -43,12 +43,15 @@ def plan(tasks: str = "recognition,deblur,inpaint", **given: Any) -> list[StageR
         stage("03_distillation", tasks=tasks),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
-        stage("00_start_here"),
+        *([stage("00_start_here")] if start_here else []),
     ]
 
 
-def run(stages: list[StageRun]) -> None:
-    """Execute what is not done yet; one process per run at a time. Raises StageError at the first failure."""
+def run(stages: Sequence[StageRun], before: Callable[[StageRun], bool] = lambda stage: False) -> None:
+    """Execute what is not done yet; one process per run at a time. Raises StageError at the first failure.
+
+    `before(stage)` may finish a stage in another way: True when it has.
+    """
     from filelock import FileLock, Timeout
 
     if not NOTEBOOKS.is_dir():
@@ -63,6 +66,8 @@ def run(stages: list[StageRun]) -> None:
                 title = f"[{number}/{len(stages)}] {stage.name}"
                 if stage.is_done():
                     print(f"{title}: done before", flush=True)
+                elif before(stage):
+                    print(f"{title}: taken from another run", flush=True)
                 else:
                     _execute(stage, title)
     except Timeout:

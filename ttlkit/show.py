@@ -211,6 +211,32 @@ def plot_scores(rows: Sequence[dict], metric: str, title: str | None = None) -> 
     return figure
 
 
+def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) -> Figure:
+    """Mean over the number of pairs, a line a model, with the spread over seeds; one panel a set.
+
+    Rows: {"set", "n_pairs", "model", "mean", "spread"}. The untouched input is dashed.
+    """
+    sets = list(dict.fromkeys(row["set"] for row in rows))
+    tint = colours(row["model"] for row in rows)
+    figure = _figure(3.1 * len(sets) + 1.2, 3.4, title)
+    panels = figure.subplots(1, len(sets), squeeze=False)[0]
+    for ax, name in zip(panels, sets, strict=True):
+        for place, model in enumerate(tint):
+            own = sorted((r for r in rows if (r["set"], r["model"]) == (name, model)), key=lambda r: r["n_pairs"])
+            style = "--" if model.lower() in UNTOUCHED else f"-{MARKERS[place % len(MARKERS)]}"
+            x, mean, spread = ([r[key] for r in own] for key in ("n_pairs", "mean", "spread"))
+            ax.errorbar(x, mean, spread, fmt=style, color=tint[model], capsize=3, label=model)
+        ax.set_xscale("log")
+        ticks = sorted({row["n_pairs"] for row in rows})
+        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.minorticks_off()
+        ax.set(title=name, xlabel="synthetic pairs")
+        ax.grid(alpha=0.3)
+    panels[0].set_ylabel(label)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
+    return figure
+
+
 def plot_distances(rows: Sequence[dict]) -> Figure:
     """Wasserstein distance per feature as bars, largest on top; a line marks the null (stats.compare)."""
     rows = sorted(rows, key=lambda row: finite_number(row["wasserstein"]))

@@ -1,0 +1,152 @@
+"""A sweep: runs over seeds and pairs share what they can, go on where they stopped, and end in one table."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from ttlkit import cli, evaluate, show, stages, sweep
+from ttlkit.config import Distillation, SettingsError, TeacherPretraining, resolve
+from ttlkit.stages import StageRun
+
+
+def test_a_run_for_each_seed_and_number_of_pairs(home):
+    runs = sweep.plan("s", [0, 7], [2, 4], profile="smoke")
+    assert [[stages[0].run_folder.name for stages in of_seed] for of_seed in runs] == [
+        ["s-seed0-pairs2", "s-seed0-pairs4"],
+        ["s-seed7-pairs2", "s-seed7-pairs4"],
+    ]
+    for of_seed in runs:
+        assert len({s.settings.seed for stages in of_seed for s in stages}) == 1
+        for one in of_seed:
+            assert {s.settings.n_pairs for s in one if s.settings.stage.startswith("04")} == {
+                int(one[0].run_folder.name.split("pairs")[1])
+            }
+    table = sweep.table("s", runs, profile="smoke", inits="scratch")
+    assert table.folder == home / "outputs/s/06_ablation"
+    assert len(table.settings.needs()) == 4
+
+
+@pytest.mark.parametrize(("seeds", "pairs"), [([], [1]), ([0], []), ([0, 0], [1]), ([0], [5, 5])])
+def test_empty_and_repeated_lists_are_refused(seeds, pairs):
+    with pytest.raises(SettingsError, match="give at least one, and none twice"):
+        sweep.plan("s", seeds, pairs)
+
+
+def finished(run, **given):
+    stage = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": run, **given}))
+    (stage.folder / "figures").mkdir(parents=True)
+    (stage.folder / "teacher.safetensors").write_bytes(b"weights")
+    stage.finish(loss=1.0)
+    return stage
+
+
+def test_a_stage_is_taken_from_another_run_only_with_the_same_inputs(home):
+    done = finished("a")
+    same = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": "b"}))
+    assert sweep.take_finished(same, [home / "outputs/absent", done.run_folder]) and same.is_done()
+    assert (same.folder / "teacher.safetensors").read_bytes() == b"weights"
+    other_seed = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": "c", "seed": 1}))
+    assert not sweep.take_finished(other_seed, [done.run_folder]) and not other_seed.folder.exists()
+    distilled = StageRun(resolve(Distillation, {"profile": "smoke", "run": "b"}))
+    assert not sweep.take_finished(distilled, [done.run_folder])
+
+
+def test_a_copy_that_was_cut_short_is_made_again(home):
+    done = finished("a")
+    same = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": "b"}))
+    partial = same.folder.with_name(f".{same.name}.part")
+    shutil.copytree(done.folder, partial)
+    (partial / "teacher.safetensors").write_bytes(b"half")
+    assert sweep.take_finished(same, [done.run_folder])
+    assert (same.folder / "teacher.safetensors").read_bytes() == b"weights" and not partial.exists()
+
+
+def rows(gain, seeds=3, images=5):
+    """Scores of 'scratch' and of 'student', which is `gain[seed]` better; every image and seed with its own level."""
+    rng = np.random.default_rng(1)
+    table = []
+    for seed in range(seeds):
+        for n in (10, 50):
+            for i in range(images):
+                level = 25 + rng.normal()
+                for model, value in (("input", 24.0), ("scratch", level), ("student", level + gain[seed])):
+                    table.append({"set": "yard", "kind": "paired", "image": f"{i}.png", "model": model,
+                                  "seed": seed, "n_pairs": n, "psnr_rgb": value})  # fmt: skip
+    return table
+
+
+def test_mean_and_spread_are_over_seeds():
+    found = evaluate.over_seeds(rows([1, 2, 3]))
+    assert len(found) == 6 and all(row["seeds"] == 3 for row in found)
+    untouched = next(row for row in found if row["model"] == "input")
+    assert (untouched["mean"], untouched["spread"]) == (24.0, 0.0)
+    per_seed = [np.mean([r["psnr_rgb"] for r in rows([1, 2, 3]) if (r["seed"], r["n_pairs"], r["model"]) ==
+                         (s, 10, "student")]) for s in range(3)]  # fmt: skip
+    student = next(row for row in found if (row["model"], row["n_pairs"]) == ("student", 10))
+    assert student["mean"] == pytest.approx(np.mean(per_seed))
+    assert student["spread"] == pytest.approx(np.std(per_seed, ddof=1))
+
+
+def test_a_gain_of_every_seed_is_certain_and_one_that_hangs_on_a_seed_is_not():
+    steady = evaluate.gains_over_seeds(rows([1.0, 1.0, 1.0]), "student", "scratch")
+    assert [row["n_pairs"] for row in steady] == [10, 50]
+    assert all(row[key] == pytest.approx(1.0) for row in steady for key in ("difference", "low", "high"))
+    lucky = evaluate.gains_over_seeds(rows([3.0, 0.0, 0.0]), "student", "scratch")[0]
+    assert lucky["difference"] == pytest.approx(1.0) and lucky["low"] <= 0 and lucky["high"] > 2
+    assert evaluate.gains_over_seeds(rows([1, 1, 1]), "absent", "scratch") == []
+
+
+def test_rows_come_back_from_the_file_as_they_were(tmp_path):
+    written = [{"set": "a", "kind": "paired", "image": "1.png", "model": "input", "psnr_rgb": 30.25},
+               {"set": "b", "kind": "unpaired", "image": "2.png", "model": "input", "change": 0.5}]  # fmt: skip
+    evaluate.save_rows(tmp_path / "scores.csv", written)
+    assert evaluate.load_rows(tmp_path / "scores.csv", seed=4) == [{"seed": 4, **row} for row in written]
+    with pytest.raises(evaluate.CollectionError, match=r"none.csv: no scores; run stage 5"):
+        evaluate.load_rows(tmp_path / "none.csv")
+
+
+def test_the_figure_has_a_panel_a_set_and_a_line_a_row():
+    figure = show.plot_ablation(evaluate.over_seeds(rows([1, 2, 3])), "PSNR")
+    assert [ax.get_title() for ax in figure.get_axes()] == ["yard"]
+    assert [t.get_text() for t in figure.legends[0].get_texts()] == ["input", "scratch", "student"]
+
+
+def test_too_many_pairs_and_bad_numbers_are_said_before_anything_is_trained(home, capsys):
+    arguments = ["sweep", "s", "--profile", "smoke", "--seeds", "0"]
+    assert cli.main([*arguments, "--n-pairs", "2,900"]) == 1
+    assert "n_pairs = 900" in capsys.readouterr().err
+    assert cli.main([*arguments, "--n-pairs", "2,x"]) == 1
+    assert "give whole numbers" in capsys.readouterr().err
+    assert not (home / "outputs").exists()
+
+
+def test_a_cluster_gets_a_job_for_each_seed(home):
+    pytest.importorskip("submitit")
+    runs = sweep.plan("s", [0, 1], [2], profile="smoke", inits="scratch")
+    for of_seed in runs:
+        for stage in of_seed[0]:  # done already: what is tested is the way there and back
+            (stage.folder / "figures").mkdir(parents=True)
+            stage.finish()
+    jobs = sweep.submit(runs, "s", "local", 1)
+    assert [job.result() for job in jobs] == [None, None]
+    assert "done before" in jobs[1].stdout() and "s-seed1-pairs2" in jobs[1].stdout()
+
+
+@pytest.mark.slow
+def test_a_sweep_from_end_to_end(home, capsys):
+    arguments = ["sweep", "tiny", "--profile", "smoke", "--seeds", "0", "--n-pairs", "2,4", "--tasks", "deblur",
+                 "--inits", "scratch,student"]  # fmt: skip
+    assert cli.main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("taken from another run") == 3  # gap statistics, the teacher, the student
+    assert "student" in printed and "SIMULATED" in printed
+    summary = json.loads((home / "outputs/tiny/06_ablation/summary.json").read_text())
+    assert {(row["n_pairs"], row["model"]) for row in summary["means"]} == {
+        (n, model) for n in (2, 4) for model in ("input", "scratch", "student")
+    }
+    weights = [home / f"outputs/tiny-seed0-pairs{n}/03_distillation/student.safetensors" for n in (2, 4)]
+    assert stages.file_hash(weights[0]) == stages.file_hash(weights[1])
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().out.count("done before") == 13
