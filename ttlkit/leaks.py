@@ -25,8 +25,8 @@ _MIRRORED = np.arange(128).reshape(4, 4, 8)[:, ::-1][..., -np.arange(8) % 8].rav
 
 @dataclass(frozen=True)
 class Scene:
-    """What is compared of an image: `grey` (h, w), `points` (n, 2) in it as (x, y), their `angles` (n,) in radians
-    and unit `descriptors` (n, 128), and a thumbnail for pictures without points."""
+    """What is compared of an image: `grey` (h, w) uint8, `points` (n, 2) in it as (x, y), their `angles` (n,) in
+    radians and unit `descriptors` (n, 128), and a thumbnail for pictures without points."""
 
     path: Path
     grey: np.ndarray
@@ -66,7 +66,7 @@ def scene(path: Path, image: np.ndarray) -> Scene:
             points, angles = sift.keypoints[keep][:, ::-1].astype(np.float64), sift.orientations[keep]
             descriptors = sift.descriptors[keep].astype(np.float32)
             descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
-    return Scene(path, grey, points, angles, descriptors, _thumbnail(grey))
+    return Scene(path, images.to_u8(grey), points, angles, descriptors, _thumbnail(grey))
 
 
 def _thumbnail(grey: np.ndarray) -> np.ndarray:
