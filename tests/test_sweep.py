@@ -89,6 +89,13 @@ def test_mean_and_spread_are_over_seeds():
     assert student["spread"] == pytest.approx(np.std(per_seed, ddof=1))
 
 
+def test_one_seed_has_no_spread():
+    found = evaluate.over_seeds(rows([1], seeds=1))
+    assert {row["spread"] for row in found} == {None}
+    assert "–" in show.markdown_table(found)
+    show.plot_ablation(found, "PSNR")
+
+
 def test_a_gain_of_every_seed_is_certain_and_one_that_hangs_on_a_seed_is_not():
     steady = evaluate.gains_over_seeds(rows([1.0, 1.0, 1.0]), "student", "scratch")
     assert [row["n_pairs"] for row in steady] == [10, 50]

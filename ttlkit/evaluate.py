@@ -144,7 +144,7 @@ def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
     table = []
     for (name, n_pairs, model), members in _cells(rows, metric).items():
         means = [np.mean(list(images.values())) for images in members.values()]
-        spread = float(np.std(means, ddof=1)) if len(means) > 1 else 0.0
+        spread = float(np.std(means, ddof=1)) if len(means) > 1 else None  # one seed tells nothing about others
         row = {"set": name, "n_pairs": n_pairs, "model": model, "seeds": len(means)}
         table.append({**row, "mean": float(np.mean(means)), "spread": spread})
     return table

@@ -225,7 +225,7 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
             own = sorted((r for r in rows if (r["set"], r["model"]) == (name, model)), key=lambda r: r["n_pairs"])
             style = "--" if model.lower() in UNTOUCHED else f"-{MARKERS[place % len(MARKERS)]}"
             x, mean, spread = ([r[key] for r in own] for key in ("n_pairs", "mean", "spread"))
-            ax.errorbar(x, mean, spread, fmt=style, color=tint[model], capsize=3, label=model)
+            ax.errorbar(x, mean, [s or 0 for s in spread], fmt=style, color=tint[model], capsize=3, label=model)
         ax.set_xscale("log")
         ticks = sorted({row["n_pairs"] for row in rows})
         ax.set_xticks(ticks, [str(n) for n in ticks])
