@@ -157,6 +157,13 @@ def test_any_folder_against_any_other(tmp_path):
     assert check.check(tmp_path / "mine").leak_verdict() == "leak check: nothing to compare"
 
 
+def test_a_part_of_a_folder_against_the_rest_of_it(collection):
+    shutil.copy(collection / "real/clean/0.png", collection / "real/rainy/twin.png")
+    report = check.check(collection, collection / "real/clean")
+    assert [(f.kind, f.file, f.other) for f in report.leaks] == [("leak", "real/rainy/twin.png", "real/clean/0.png")]
+    assert report.counts["test scenes"] == 4
+
+
 def test_several_processes_find_the_same(collection, monkeypatch):
     images.save_image(collection / "real/clean/1.png", photograph(0))
     alone = check.check(collection, workers=1)

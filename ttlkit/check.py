@@ -104,13 +104,16 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
     Of a pair the clean image stands for the scene; `streaks` and `mask` folders show none. Large folders are
     read by several processes. Raises CollectionError where there is no folder, or no image in it.
     """
-    root, other = Path(root), Path(against) if against else None
+    root, other = Path(os.path.abspath(root)), Path(os.path.abspath(against)) if against else None
+    if other and (other / "test").is_dir():
+        other = other / "test"
     files = _files(root)
     names = {path: str(path.relative_to(root)) for path in files}
-    train = [p for p in files if _shows_a_scene(p) and "test" not in p.relative_to(root).parts[:-1]]
-    test = [p for p in files if _shows_a_scene(p) and p not in set(train)]
+    shown = [p for p in files if _shows_a_scene(p)]
+    test = [p for p in shown if "test" in p.relative_to(root).parts[:-1] or (other and p.is_relative_to(other))]
+    tested = set(test)
+    train = [p for p in shown if p not in tested]
     if other:
-        other = other / "test" if (other / "test").is_dir() else other
         more = [p for p in _files(other) if _shows_a_scene(p) and p not in names]
         names |= {path: str(path) for path in more}
         test += more
@@ -129,8 +132,9 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
                 yield look.scene
 
     compared = set(train) | set(test) if train and test else set()
-    rest = [p for p in files if p not in set(test)]
-    with _readers(len(set(files) | set(test)), workers) as look_at:
+    tested.update(test)
+    rest = [p for p in files if p not in tested]
+    with _readers(len(tested.union(files)), workers) as look_at:
         scenes = list(noted(look_at(test, compared)))
         found = list(leaks.find_leaks(noted(look_at(rest, compared)), scenes))
     gravest = [Finding("leak", names[leak.train], f"({leak.evidence}) shows", names[leak.test]) for leak in found]
