@@ -1,7 +1,9 @@
 """What every test gets: no network, few threads, figures without a screen; and the shared fixtures."""
 
 import os
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,19 @@ def shared_data():
     if not (folder / "collection").is_dir():
         pytest.skip(f"no image data in {folder} (set TTLKIT_SHARED_DATA to use another folder)")
     return folder
+
+
+@pytest.fixture
+def ordinary_user():
+    """A folder of an ordinary user, and no more rights than that user's: root may write anywhere."""
+    folder = Path(tempfile.mkdtemp())
+    as_root = os.geteuid() == 0
+    if as_root:
+        os.chown(folder, 65534, 65534)
+        os.seteuid(65534)
+    yield folder
+    if as_root:
+        os.seteuid(0)
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o700)
+    shutil.rmtree(folder)

@@ -7,7 +7,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -242,22 +241,6 @@ def test_the_last_gigabyte_of_the_disk_is_left_alone(paths, fresh, capsys, monke
 def test_a_path_below_a_file_costs_one_line(paths, monkeypatch, capsys):
     monkeypatch.setenv("TTLKIT_CACHE", str(paths[0] / "cache"))
     _one_line_and_the_pixels(paths, capsys, paths[0] / "cache", "Not a directory")
-
-
-@pytest.fixture
-def ordinary_user():
-    """A folder of an ordinary user, and no more rights than that user's: root may write anywhere."""
-    folder = Path(tempfile.mkdtemp())
-    as_root = os.geteuid() == 0
-    if as_root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    yield folder
-    if as_root:
-        os.seteuid(0)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o700)
-    shutil.rmtree(folder)
 
 
 def test_a_read_only_cache_is_read_and_costs_one_line_for_the_rest(ordinary_user, monkeypatch, capsys, decoded):

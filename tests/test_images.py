@@ -4,11 +4,9 @@ import io
 import os
 import re
 import resource
-import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import warnings
 import zlib
 from pathlib import Path
@@ -524,22 +522,6 @@ def test_no_warning_gets_out(tmp_path, capfd):
             images.load_image_u8(tmp_path / name)
     assert heard == []
     assert capfd.readouterr().err == ""
-
-
-@pytest.fixture
-def ordinary_user():
-    """A folder of an ordinary user, and no more rights than that user's: root may write anywhere."""
-    folder = Path(tempfile.mkdtemp())
-    as_root = os.geteuid() == 0
-    if as_root:
-        os.chown(folder, 65534, 65534)
-        os.seteuid(65534)
-    yield folder
-    if as_root:
-        os.seteuid(0)
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(0o700)
-    shutil.rmtree(folder)
 
 
 def test_a_file_without_permission_is_named(ordinary_user):

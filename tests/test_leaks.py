@@ -69,6 +69,17 @@ def test_strangers_are_left_alone(test_side):
     assert list(leaks.find_leaks(candidates, test_side)) == []
 
 
+def test_a_shared_watermark_does_not_make_strangers_one_scene():
+    marked = []
+    for name in ("coffee", "chelsea"):
+        picture = pocket.bundled(name)[:300, :400].copy()
+        picture[10:90, 10:130] = pocket.bundled("astronaut")[:80, 180:300]
+        marked.append(described(picture, name))
+    alone = leaks._matches(marked[0].descriptors @ marked[1].descriptors.T)[0]
+    assert len(alone) >= leaks.POINTS  # the mark alone has points enough
+    assert list(leaks.find_leaks(marked[:1], marked[1:])) == []
+
+
 def test_two_crops_of_one_texture_that_share_nothing_are_strangers():
     grass = pocket.bundled("grass")
     left, right = (described(half, "half") for half in (grass[:, :250], grass[:, 260:]))

@@ -18,7 +18,7 @@ import numpy as np
 from ttlkit import images, leaks
 from ttlkit.data import Collection, CollectionError
 
-ALIKE = 0.5  # correlation of a pair's thumbnails: 95 % of strangers stay below, the least alike real pair had 0.76
+ALIKE = 0.5  # likeness of a pair's thumbnails; what pairs and strangers have: tests/benchmarks/leaks.py
 TINY, HUGE = 64, 40_000_000  # px of the shorter side; pixels
 MANY = 100  # files; fewer are read by one process
 KINDS = {
@@ -136,8 +136,7 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
     rest = [p for p in files if p not in tested]
     with _readers(len(tested.union(files)), workers) as look_at:
         scenes = list(noted(look_at(test, compared)))
-        found = list(leaks.find_leaks(noted(look_at(rest, compared)), scenes))
-    gravest = [Finding("leak", names[leak.train], f"({leak.evidence}) shows", names[leak.test]) for leak in found]
+        gravest = _leaks(noted(look_at(rest, compared)), scenes, names)
     findings += _pair_findings(root, files, sizes, thumbnails) + _duplicates(root, files, hashes)
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file))
     counts = {"files": len(files), "readable": sum(p in hashes for p in files),
@@ -152,10 +151,14 @@ def check_leaks(collection: Collection, workers: int | None = None) -> Report:
     test = [pair.rainy if t.kind != "paired" else pair.truth for t in collection.tests for pair in t.pairs]
     with _readers(len(train) + len(test), workers) as look_at:
         scenes = [look.scene for look in look_at(test, set(test)) if look.scene]
-        found = list(leaks.find_leaks((look.scene for look in look_at(train, set(train)) if look.scene), scenes))
-    names = {path: str(path.relative_to(collection.root)) for path in train + test}
-    findings = tuple(Finding("leak", names[k.train], f"({k.evidence}) shows", names[k.test]) for k in found)
-    return Report(str(collection.root), "", findings, {"training scenes": len(train), "test scenes": len(test)})
+        names = {path: str(path.relative_to(collection.root)) for path in train + test}
+        found = _leaks((look.scene for look in look_at(train, set(train)) if look.scene), scenes, names)
+    return Report(str(collection.root), "", tuple(found), {"training scenes": len(train), "test scenes": len(test)})
+
+
+def _leaks(train: Iterable[leaks.Scene], test: list[leaks.Scene], names: dict[Path, str]) -> list[Finding]:
+    found = leaks.find_leaks(train, test)
+    return [Finding("leak", names[leak.train], f"({leak.evidence}) shows", names[leak.test]) for leak in found]
 
 
 # ---- one file ------------------------------------------------------------------------------------------------------
@@ -194,10 +197,9 @@ def _look(path: Path, as_scene: bool) -> _Look:
         "huge": f"{width}x{height}" if height * width > HUGE else "",
     }
     digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
-    small = images.to_grey(images.resize(image, 48, 48))
     scene = leaks.scene(path, image) if as_scene else None
     found = tuple((kind, detail) for kind, detail in notes.items() if detail)
-    return _Look(path, found, digest, (width, height), small, scene)
+    return _Look(path, found, digest, (width, height), thumbnail(image), scene)
 
 
 def _ends_early(path: Path) -> bool:
@@ -207,7 +209,9 @@ def _ends_early(path: Path) -> bool:
             start = file.read(12)
     except OSError:
         return False
-    return start[:4] == b"RIFF" and start[8:] == b"WEBP" and path.stat().st_size < int.from_bytes(start[4:8], "little")
+    if start[:4] != b"RIFF" or start[8:] != b"WEBP":
+        return False
+    return path.stat().st_size < 8 + int.from_bytes(start[4:8], "little")
 
 
 @contextmanager
@@ -295,12 +299,17 @@ def _compare_sides(root, rainy: Path, truth: Path, files, sizes: dict, thumbnail
         if sizes[a] != sizes[b]:
             detail = "is {}x{}, but {}x{} is".format(*sizes[a], *sizes[b])
             findings.append(Finding("pair-size", first, detail, second))
-        elif truth.name == "clean" and _correlation(thumbnails[a], thumbnails[b]) < ALIKE:
+        elif truth.name == "clean" and likeness(thumbnails[a], thumbnails[b]) < ALIKE:
             findings.append(Finding("pair-content", first, "does not look like", second))
     return findings
 
 
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+def thumbnail(image: np.ndarray) -> np.ndarray:
+    """(48, 48) luma of an image."""
+    return images.to_grey(images.resize(image, 48, 48))
+
+
+def likeness(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of two thumbnails (48, 48), with their slow part, which heavy rain changes, or without."""
     from scipy.ndimage import gaussian_filter
 

@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from ttlkit import images
 
 SIDE = 480  # px; the longer side that scenes are compared at
-POINTS = 6  # matching points that one affine map must explain; chance explains up to 5, see tests/test_leaks.py
+POINTS = 6  # matching points that one affine map must explain; what chance does: tests/benchmarks/leaks.py
 TURN = 0.6  # radians; photographs are mirrored, cropped and squeezed, but not rotated
 AGREEMENT = 0.6  # correlation of the two pictures where they overlap; a shared watermark alone stays below
 THUMBNAIL = 32  # px; for scenes with too little texture for points
