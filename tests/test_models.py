@@ -73,7 +73,7 @@ def test_transfer_copies_what_there_is():
 
 def test_distiller_speaks_every_teachers_width():
     teachers = {"a": Recogniser(16), "b": Restorer(24)}
-    adapted = Distiller(Restorer(8), teachers)(torch.rand(1, 3, 16, 16))
+    _, adapted = Distiller(Restorer(8), teachers)(torch.rand(1, 3, 16, 16))
     for name, teacher in teachers.items():
         assert [f.shape[1] for f in adapted[name]] == teacher.backbone.channels
 

@@ -37,12 +37,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("reproduce", help="run all stage notebooks and write the report")
-    command.add_argument("--profile", default="pocket", help="smoke, pocket, laptop, colab or paper (default: pocket)")
+    command.add_argument(
+        "--profile", default="pocket", help="smoke, pocket, laptop, sweep, release, colab or paper (default: pocket)"
+    )
     command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
     command.add_argument("--run", help="name of the folder below outputs/ (default: the profile)")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--tasks", default="recognition,deblur,inpaint", help="connected tasks (default: all)")
-    command.add_argument("--inits", help="fine-tuned from what: scratch, student, a task (default: the profile's)")
+    command.add_argument("--tasks", help="connected tasks (default: all)")
+    command.add_argument(
+        "--inits", help="fine-tuned from what: scratch, scratch-total, all, student, a task (default: the profile's)"
+    )
     command.add_argument("--n-pairs", type=int, help="synthetic pairs to fine-tune on (default: the profile's)")
     command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
     command.set_defaults(call=reproduce)
@@ -53,8 +57,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--n-pairs", default="10,50,200", help="default: 10,50,200")
     command.add_argument("--profile", default="pocket")
     command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
-    command.add_argument("--tasks", default="recognition,deblur,inpaint", help="connected tasks (default: all)")
-    command.add_argument("--inits", help="fine-tuned from what: scratch, student, a task (default: the profile's)")
+    command.add_argument("--tasks", help="connected tasks (default: all)")
+    command.add_argument(
+        "--inits", help="fine-tuned from what: scratch, scratch-total, all, student, a task (default: the profile's)"
+    )
     command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
     command.add_argument("--slurm", metavar="PARTITION", help="a SLURM job for each seed; 'local': processes here")
     command.add_argument("--hours", type=int, default=12, help="time limit of a SLURM job (default: 12)")
@@ -117,11 +123,11 @@ def reproduce(chosen: argparse.Namespace) -> int:
     from ttlkit.evaluate import cases
     from ttlkit.tasks import TASKS
 
-    names = ("profile", "collection", "run", "seed", "inits", "n_pairs", "peers")
+    names = ("profile", "collection", "run", "seed", "tasks", "inits", "n_pairs", "peers")
     given = {n: getattr(chosen, n) for n in names if getattr(chosen, n) is not None}
     given |= {n: _absolute(given[n]) for n in ("collection", "peers")}
     _check_tasks(chosen.tasks, TASKS)
-    stages = pipeline.plan(tasks=chosen.tasks, **given)
+    stages = pipeline.plan(**given)
     collection = open_collection(stages[0].collection, stages[0].profile.pocket_scenes)
     for stage in stages:  # what would stop a late stage is said before the first one starts
         if stage.settings.stage == "04_fine_tuning":
@@ -166,14 +172,16 @@ def sweep(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _absolute(path: str) -> str:
-    return path if path in ("", "pocket") else str(Path(path).expanduser().resolve())
+def _absolute(paths: str) -> str:
+    """Every path in 'a,b' absolute, but for 'pocket': kernels work in another folder."""
+    kept = [path if path == "pocket" else str(Path(path).expanduser().resolve()) for path in paths.split(",") if path]
+    return ",".join(kept)
 
 
-def _check_tasks(tasks: str, known: dict) -> None:
+def _check_tasks(tasks: str | None, known: dict) -> None:
     from ttlkit.config import check_name, split_names
 
-    for task in split_names(tasks):
+    for task in split_names(tasks or ""):
         check_name(task, known, "task")
 
 

@@ -28,16 +28,20 @@ class Profile:
     distillation_steps: int
     fine_tuning_steps: int
     batch: int
-    patch: int  # pixels; a multiple of 4
+    patch: int  # pixels; a multiple of 16
     teacher_width: int
     student_width: int
     n_pairs: int  # the minority of synthetic pairs
+    rendered: float  # share of the fine-tuning samples that are rain rendered on photographs instead
     inits: str  # rows of the fine-tuning comparison
     test_images: int  # images per test set
     workers: int  # loader processes
 
 
-EVERY_INIT = "scratch,recognition,deblur,inpaint,student"
+TASKS = "recognition,deblur,streaks"  # whose teachers a run trains and distils
+GUIDE = "streaks"  # the one of them whose output the student must not forget
+SCRATCH, TOTAL, ALL, STUDENT = "scratch", "scratch-total", "all", "student"  # where fine-tuning starts, beside tasks
+EVERY_INIT = f"{SCRATCH},{TASKS},{STUDENT}"
 PROFILES = {
     "smoke": Profile(
         runtime="a good minute on 2 CPU cores: proves the path, learns next to nothing",
@@ -51,7 +55,8 @@ PROFILES = {
         teacher_width=16,
         student_width=8,
         n_pairs=4,
-        inits="scratch,student",
+        rendered=0.0,
+        inits=f"{SCRATCH},{STUDENT}",
         test_images=2,
         workers=0,
     ),
@@ -67,6 +72,7 @@ PROFILES = {
         teacher_width=24,
         student_width=16,
         n_pairs=24,
+        rendered=0.0,
         inits=EVERY_INIT,
         test_images=8,
         workers=1,
@@ -83,8 +89,43 @@ PROFILES = {
         teacher_width=24,
         student_width=16,
         n_pairs=100,
+        rendered=0.0,
         inits=EVERY_INIT,
         test_images=12,
+        workers=1,
+    ),
+    "sweep": Profile(
+        runtime="a quarter of an hour on 2 CPU cores for each seed and number of pairs",
+        pocket_scenes=120,
+        gap_images=20,
+        teacher_steps=500,
+        distillation_steps=400,
+        fine_tuning_steps=300,
+        batch=8,
+        patch=64,
+        teacher_width=16,
+        student_width=16,
+        n_pairs=50,
+        rendered=0.0,
+        inits=f"{SCRATCH},{TOTAL},{TASKS},{ALL},{STUDENT}",
+        test_images=12,
+        workers=1,
+    ),
+    "release": Profile(
+        runtime="about two hours on 2 CPU cores",
+        pocket_scenes=400,
+        gap_images=80,
+        teacher_steps=2000,
+        distillation_steps=2000,
+        fine_tuning_steps=24000,
+        batch=8,
+        patch=96,
+        teacher_width=16,
+        student_width=16,
+        n_pairs=200,
+        rendered=0.8,
+        inits=STUDENT,
+        test_images=1000,
         workers=1,
     ),
     "colab": Profile(
@@ -99,6 +140,7 @@ PROFILES = {
         teacher_width=32,
         student_width=16,
         n_pairs=200,
+        rendered=0.0,
         inits=EVERY_INIT,
         test_images=100,
         workers=2,
@@ -115,6 +157,7 @@ PROFILES = {
         teacher_width=64,
         student_width=32,
         n_pairs=200,
+        rendered=0.0,
         inits=EVERY_INIT,
         test_images=1000,
         workers=8,
@@ -161,7 +204,7 @@ class Training(Settings):
 @dataclass(frozen=True)
 class TeacherPretraining(Training):
     stage = "02_teacher_pretraining"
-    reads = ("real",)
+    reads = ("real", "streaks")
     task: str = "deblur"
     steps: int | None = field(default=None, metadata={"profile": "teacher_steps", "least": 1})
     width: int | None = field(default=None, metadata={"profile": "teacher_width", "least": 8})
@@ -174,8 +217,9 @@ class TeacherPretraining(Training):
 @dataclass(frozen=True)
 class Distillation(Training):
     stage = "03_distillation"
-    reads = ("real",)
-    tasks: str = "recognition,deblur,inpaint"
+    reads = ("real", "streaks")
+    tasks: str = TASKS
+    guide: str = GUIDE
     steps: int | None = field(default=None, metadata={"profile": "distillation_steps", "least": 1})
     width: int | None = field(default=None, metadata={"profile": "student_width", "least": 8})
 
@@ -186,9 +230,12 @@ class Distillation(Training):
 @dataclass(frozen=True)
 class FineTuning(Training):
     stage = "04_fine_tuning"
-    reads = ("synthetic",)
-    init: str = "student"
+    reads = ("synthetic", "real", "streaks")
+    init: str = STUDENT
+    tasks: str = TASKS
+    guide: str = GUIDE
     n_pairs: int | None = field(default=None, metadata={"profile": "n_pairs", "least": 1})
+    rendered: float | None = field(default=None, metadata={"profile": "rendered", "least": 0})
     steps: int | None = field(default=None, metadata={"profile": "fine_tuning_steps", "least": 1})
     width: int | None = field(default=None, metadata={"profile": "student_width", "least": 8})
 
@@ -196,9 +243,16 @@ class FineTuning(Training):
     def variant(self) -> str:
         return self.init
 
+    @property
+    def guided(self) -> bool:
+        """Whether it starts from something that the guide has taught, and so must not forget it."""
+        return bool(self.guide) and self.init in (ALL, STUDENT, self.guide)
+
     def needs(self) -> list[str]:
-        start = {"scratch": [], "student": ["03_distillation"]}
-        return start.get(self.init, [f"02_teacher_pretraining-{self.init}"])
+        names = {SCRATCH: [], TOTAL: [], STUDENT: [], ALL: split_names(self.tasks)}.get(self.init, [self.init])
+        teachers = dict.fromkeys([*names, *([self.guide] if self.guided else [])])
+        start = ["03_distillation"] if self.init == STUDENT else []
+        return start + [f"02_teacher_pretraining-{name}" for name in teachers]
 
 
 @dataclass(frozen=True)
@@ -269,14 +323,29 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
         least = f.metadata.get("least")
         if least is not None and values[name] < least:
             raise SettingsError(f"{name} = {values[name]} is too small; {kind.stage} needs at least {least}")
-    if values.get("patch", 0) % 4:
-        raise SettingsError(f"patch = {values['patch']} must be a multiple of 4 (the network halves it twice)")
+    if values.get("init") == TOTAL and given.get("steps") is None:
+        values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
+    if values.get("patch", 0) % 16:
+        raise SettingsError(f"patch = {values['patch']} must be a multiple of 16 (the network halves it four times)")
     if values["seed"] < 0:
         raise SettingsError(f"seed = {values['seed']} must not be negative")
     values["run"] = values["run"] or settings.profile
     if Path(values["run"]).name != values["run"] or values["run"].startswith("."):
         raise SettingsError(f"run = '{values['run']}' must be a plain folder name below outputs/")
     return kind(**values)
+
+
+def total_steps(profile: Profile, tasks: int) -> int:
+    """Steps from scratch that cost what all stages of the student cost together.
+
+    A forward pass counts as a third of a step. Each teacher takes its steps; distillation takes a step of the student
+    and a forward pass of every teacher; guided fine-tuning sees half as many photographs as pairs, and the guide too.
+    """
+    teacher = (profile.teacher_width / profile.student_width) ** 2  # of the student's step
+    teachers = profile.teacher_steps * tasks * teacher
+    distillation = profile.distillation_steps * (1 + tasks * teacher / 3)
+    fine_tuning = profile.fine_tuning_steps * (1.5 + 0.5 * teacher / 3)
+    return round(teachers + distillation + fine_tuning)
 
 
 def check_name(name: str, known: Iterable[str], what: str) -> None:

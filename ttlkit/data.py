@@ -8,8 +8,9 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
+from scipy.ndimage import affine_transform
 
-from ttlkit import cache, images, pocket
+from ttlkit import cache, images, pocket, rain
 
 Rng = np.random.Generator
 
@@ -50,6 +51,7 @@ class Collection:
     pairs: tuple[Pair, ...]
     tests: tuple[TestSet, ...]
     simulated: bool
+    streaks: tuple[Path, ...] = ()
 
     def photographs(
         self, classes: Sequence[str] = ("rainy", "clean"), kept_back: bool = False
@@ -99,7 +101,15 @@ def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Colle
     if not pairs:
         raise CollectionError(f"{root}/synthetic/<set>/{{rainy,clean}}: no pairs; layout in datasets/README.md")
     tests = tuple(_open_test(folder) for folder in sorted((root / "test").glob("*/")))
-    return Collection(root, rainy, clean, tuple(pairs), tests, (root / "SIMULATED.txt").exists())
+    return Collection(
+        root,
+        rainy,
+        clean,
+        tuple(pairs),
+        tests,
+        (root / "SIMULATED.txt").exists(),
+        tuple(images.list_images(root / "streaks")),
+    )
 
 
 def _open_test(folder: Path) -> TestSet:
@@ -170,23 +180,24 @@ def keyed_index(seed: int, n: int, length: int) -> int:
 class Photographs:
     """Crops of real photographs, turned into a task's samples; all are first brought to one scale.
 
-    Sample n alternates between the labels in order, so classes are balanced. `make(patch, label, rng)` returns
-    the sample, a dict of arrays. Photographs are scaled to `long_side`, borders left out, then each crop is
+    Sample n alternates between the labels in order, so classes are balanced. `make(patch, label, rng, layers)` returns
+    the sample, a dict of arrays; `layers` draws from `streaks`. Photographs are scaled to `long_side`, borders left out, then each crop is
     rescaled by 0.5 to 1, so neither resolution nor frame tells where a photograph is from.
     """
 
     def __init__(
         self,
         photographs: Mapping[str, Sequence[Path]],
-        make: Callable[[np.ndarray, str, Rng], dict[str, np.ndarray]],
+        make: Make,
         patch: int,
         seed: int,
+        streaks: Sequence[Path] = (),
         long_side: int = 480,
     ):
         self.labels = list(photographs)
         scaled, key = partial(_scaled, long_side=long_side), f"photograph {SCALED}, long side {long_side}"
         self.photographs = {label: cache.Shelf(paths, key, scaled) for label, paths in photographs.items()}
-        self.make, self.patch, self.seed = make, patch, seed
+        self.make, self.patch, self.seed, self.layers = make, patch, seed, Layers(streaks)
 
     def __getitem__(self, n: int) -> dict[str, np.ndarray]:
         rng = np.random.default_rng([self.seed, n, 1])
@@ -196,12 +207,43 @@ class Photographs:
         side = min(round(self.patch / rng.uniform(0.5, 1)), *photograph.shape[:2])
         crop = _turned(random_crop([photograph], side, rng), rng)[0]
         patch = images.to_float(crop) if side == self.patch else images.resize(crop, self.patch, self.patch)
-        return {k: _channels_first(v) for k, v in self.make(patch, label, rng).items()}
+        return {k: _channels_first(v) for k, v in self.make(patch, label, rng, self.layers).items()}
 
 
-def as_it_is(patch: np.ndarray, label: str, rng: Rng) -> dict[str, np.ndarray]:
-    """A sample without a task: the photograph, for distillation."""
-    return {"image": patch}
+class Layers:
+    """Streak layers (side, side), float32 in [0, 1]: of files, turned, mirrored and scaled; drawn where there are none.
+
+    A layer from a file comes out at 0.6 to 1.6 times its size, turned by up to 40 degrees.
+    """
+
+    def __init__(self, paths: Sequence[Path] = ()):
+        self.shelf = cache.Shelf(paths) if paths else None
+
+    def __call__(self, side: int, rng: Rng) -> np.ndarray:
+        if self.shelf is None:
+            return rain.streak_holes((side, side), rng)
+        layer = self.shelf[int(rng.integers(len(self.shelf)))][..., 0]
+        turn, step = np.deg2rad(np.clip(rng.normal(0, 15), -40, 40)), 1 / rng.uniform(0.6, 1.6)
+        axes = step * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        axes[:, 1] *= rng.choice([-1, 1])
+        middle = rng.uniform(0, layer.shape)
+        begin = middle - axes @ (np.full(2, side) / 2)
+        found = affine_transform(layer, axes, begin, (side, side), np.float32, order=1, mode="mirror")
+        return found / np.float32(255)
+
+
+Make = Callable[[np.ndarray, str, Rng, Layers], dict[str, np.ndarray]]
+
+
+def as_it_is(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
+    """A sample without a task: the photograph, and 1 where it is rain-free."""
+    return {"image": patch, "dry": np.array(label == "clean", np.float32)}
+
+
+def in_any_rain(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
+    """What a student is distilled on: the photograph; half of the rain-free ones with streaks laid over them."""
+    drawn = label == "clean" and rng.random() < 0.5
+    return {"image": rain.lay(patch, layers(len(patch), rng), rng) if drawn else patch}
 
 
 class Pairs:
@@ -223,6 +265,28 @@ class Pairs:
             "rainy": _channels_first(images.to_float(rainy)),
             "clean": _channels_first(images.to_float(clean)),
         }
+
+
+class Guided:
+    """Pairs, or in a `share` of the samples rain rendered on photographs, and a photograph beside each.
+
+    {'rainy', 'clean', 'photograph', 'dry'}; `rendered` gives {'image', 'target'}, as the task `streaks` does;
+    without `photographs`, the first two.
+    """
+
+    def __init__(self, pairs: Pairs, photographs: Photographs | None, rendered: Photographs | None, share: float):
+        self.pairs, self.photographs, self.rendered, self.share = pairs, photographs, rendered, share
+
+    def __getitem__(self, n: int) -> dict[str, np.ndarray]:
+        if self.rendered and np.random.default_rng([self.pairs.seed, n, 3]).random() < self.share:
+            drawn = self.rendered[n]
+            sample = {"rainy": drawn["image"], "clean": drawn["target"]}
+        else:
+            sample = self.pairs[n]
+        if self.photographs:
+            seen = self.photographs[n]
+            sample |= {"photograph": seen["image"], "dry": seen["dry"]}
+        return sample
 
 
 def random_crop(aligned: Sequence[np.ndarray], side: int, rng: Rng) -> list[np.ndarray]:

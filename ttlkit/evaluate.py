@@ -15,7 +15,7 @@ from ttlkit.data import Collection, CollectionError, Pair, TestSet, load_pair
 
 Row = dict[str, Any]
 Restore = Callable[[np.ndarray], np.ndarray]
-HIGHER_IS_BETTER = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y")
+HIGHER_IS_BETTER = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "psnr_dry")
 UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
 
 
@@ -25,21 +25,26 @@ def untouched(image: np.ndarray) -> np.ndarray:
 
 
 def cases(collection: Collection, most: int) -> list[tuple[TestSet, Pair]]:
-    """Every (test set, image) to score, at most `most` per set, evenly spread; CollectionError where there is none."""
+    """Every (test set, image) to score, at most `most` per set, evenly spread; CollectionError where there is none.
+
+    The set `dry` holds the rain-free photographs that no stage trains on.
+    """
     if not collection.tests:
         raise CollectionError(f"{collection.root}/test: no test sets; layout in datasets/README.md")
-    return [(test, pair) for test in collection.tests for pair in test.spread(most)]
+    dry = TestSet("dry", "dry", tuple(Pair(path, path) for path in collection.photographs(["clean"], True)["clean"]))
+    return [(test, pair) for test in (*collection.tests, dry) for pair in test.spread(most)]
 
 
 def score(models: dict[str, Restore], work: Iterable[tuple[TestSet, Pair]]) -> list[Row]:
     """One row for each model and image: {'set', 'kind', 'image', 'model', and its metrics}.
 
     Paired: psnr_rgb, ssim_rgb, psnr_y, ssim_y of the restored image rounded to 8 bits. Masked: mean absolute
-    change in 8-bit levels inside and outside the streak mask. Unpaired: `change`, over the whole image.
+    change in 8-bit levels inside and outside the streak mask. Unpaired: `change`, over the whole image. Dry: psnr_dry,
+    of the restored image against what it was given (100 dB: unchanged).
     """
     rows = []
     for test, pair in work:
-        if test.kind == "unpaired":
+        if test.kind in ("unpaired", "dry"):
             rainy, truth = images.load_image_u8(pair.rainy), None
         else:
             rainy, truth = load_pair(pair)
@@ -59,6 +64,8 @@ def _metrics(kind: str, restored: torch.Tensor, rainy: torch.Tensor, truth: np.n
         inside, outside = metrics.masked_change(restored, rainy, mask)
         found = {"change_inside": inside, "change_outside": outside}  # NaN where the mask is empty, or full
         return {name: float(value) for name, value in found.items() if bool(value.isfinite().all())}
+    if kind == "dry":
+        return {"psnr_dry": float(metrics.psnr(restored, rainy))}
     return {"change": float((restored - rainy).abs().mean() * 255)}
 
 
@@ -81,7 +88,7 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 
 def pivot(summary: list[Row], metric: str) -> list[Row]:
-    """One row per model, one column per set that has the metric: 'mean ± half the interval'."""
+    """One row per model, one column per set that has the metric: 'mean ± half the interval', and the sets' mean."""
     sets = list(dict.fromkeys(row["set"] for row in summary if metric in row))
     table: dict[str, Row] = {}
     for row in summary:
@@ -90,6 +97,10 @@ def pivot(summary: list[Row], metric: str) -> list[Row]:
             digits = 3 if metric.startswith("ssim") else 2
             text = f"{row[metric]:.{digits}f} ± {half:.{digits}f}"
             table.setdefault(row["model"], {"model": row["model"]})[row["set"]] = text
+    for name, cells in table.items():
+        values = [row[metric] for row in summary if row["model"] == name and row["set"] in sets]
+        if len(sets) > 1 and len(values) == len(sets):
+            cells["mean of sets"] = f"{np.mean(values):.{3 if metric.startswith('ssim') else 2}f}"
     return list(table.values())
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+CELL = 2  # pixels, side of the cells that the finest level sees
+PLACES = ("encoder 1", "encoder 2", "encoder 3", "encoder 4", "decoder 3", "decoder 2", "decoder 1")
 
 
 class WeightsError(ValueError):
@@ -30,43 +33,50 @@ class ResidualBlock(nn.Module):
         self.scale = nn.Parameter(torch.tensor(0.2))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.scale * self.second(F.relu(self.first(x)))
+        # The scale goes into the small weights, not over the large features: that would be a pass over memory more.
+        weight, bias = self.scale * self.second.weight, self.scale * cast(Tensor, self.second.bias)
+        return x + F.conv2d(F.relu(self.first(x), inplace=True), weight, bias, padding=1)
 
 
 class UNet(nn.Module):
-    """Backbone: image (B, 3, H, W) to features at five places (Ronneberger et al. 2015, with residual blocks).
+    """Backbone: image (B, 3, H, W) to features at seven places (Ronneberger et al. 2015, with residual blocks).
 
-    Returns [encoder 1 (B, w, H, W), encoder 2 (B, 2w, H/2, W/2), encoder 3 (B, 4w, H/4, W/4),
-    decoder 2 (B, 2w, H/2, W/2), decoder 1 (B, w, H, W)]. H and W are multiples of `UNet.multiple`.
-    It has no normalisation over space, so a tile gives what the whole image gives.
+    The finest level has half the resolution: each 2×2 cell of pixels becomes 12 channels (Shi et al. 2016), which
+    loses nothing and costs a third. Returns the encoder's features, fine to coarse, (B, w, H/2, W/2), (B, 2w, H/4,
+    W/4), (B, 4w, H/8, W/8), (B, 8w, H/16, W/16), then the decoder's back to (B, w, H/2, W/2); PLACES names them.
+    H and W are multiples of `UNet.multiple`. No normalisation over space, so a tile gives what the whole image gives.
     """
 
-    multiple = 4
-    # How far an output pixel can see, summed along the deepest path: 1 stem, 2 block, 1 down, 4 block, 2 down,
-    # 16 blocks, 2 up, 4 block, 1 up, 2 block, 1 head. tests/test_models.py holds it against the gradient.
-    radius = 36
+    multiple = 16
+    # How far an output pixel can see, summed along the deepest path: 1 cell, 2 stem, 4 block, 2 down, 8 block, 4 down,
+    # 16 block, 8 down, 64 blocks, 8 up, 16 block, 4 up, 8 block, 2 up, 4 block, 2 head, 1 cell.
+    # tests/test_models.py holds it against the gradient.
+    radius = 154
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
-        self.encoder1 = ResidualBlock(width)
-        self.down1 = nn.Conv2d(width, 2 * width, 2, stride=2)
-        self.encoder2 = ResidualBlock(2 * width)
-        self.down2 = nn.Conv2d(2 * width, 4 * width, 2, stride=2)
-        self.encoder3 = nn.Sequential(ResidualBlock(4 * width), ResidualBlock(4 * width))
-        self.up2 = nn.ConvTranspose2d(4 * width, 2 * width, 2, stride=2)
-        self.decoder2 = ResidualBlock(2 * width)
-        self.up1 = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
-        self.decoder1 = ResidualBlock(width)
-        self.channels = [width, 2 * width, 4 * width, 2 * width, width]
+        fine, middle, coarse, coarsest = channels = [width, 2 * width, 4 * width, 8 * width]
+        self.stem = nn.Conv2d(3 * CELL**2, fine, 3, padding=1)
+        self.encoders = nn.ModuleList(
+            [
+                ResidualBlock(fine),
+                ResidualBlock(middle),
+                ResidualBlock(coarse),
+                nn.Sequential(ResidualBlock(coarsest), ResidualBlock(coarsest)),
+            ]
+        )
+        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in channels[:-1])
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(2 * c, c, 2, stride=2) for c in channels[-2::-1])
+        self.decoders = nn.ModuleList(ResidualBlock(c) for c in channels[-2::-1])
+        self.channels = [*channels, *channels[-2::-1]]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        e1 = self.encoder1(self.stem(image - 0.5))
-        e2 = self.encoder2(self.down1(e1))
-        e3 = self.encoder3(self.down2(e2))
-        d2 = self.decoder2(self.up2(e3) + e2)
-        d1 = self.decoder1(self.up1(d2) + e1)
-        return [e1, e2, e3, d2, d1]
+        features = [self.encoders[0](self.stem(F.pixel_unshuffle(image - 0.5, CELL)))]
+        for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
+            features.append(encoder(down(features[-1])))
+        for skipped, up, decoder in zip(features[-2::-1], self.ups, self.decoders, strict=True):
+            features.append(decoder(up(features[-1]) + skipped))
+        return features
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
@@ -81,17 +91,47 @@ class Restorer(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.width = width
+        self.width, self.arguments = width, {"width": width}
         self.backbone = UNet(width)
-        self.head = nn.Conv2d(width, 3, 3, padding=1)
-        nn.init.normal_(self.head.weight, std=1e-2)  # starts near the identity, yet passes a gradient
-        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.head = build_head(width)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to (B, 3, H, W), not clipped; any H and W from 1 pixel."""
-        height, width = image.shape[-2:]
-        residual = self.head(self.backbone(pad_to_multiple(image, UNet.multiple))[-1])
-        return image + residual[..., :height, :width].float()
+        return self.restore(image, self.backbone(pad_to_multiple(image, UNet.multiple))[-1])
+
+    def restore(self, image: Tensor, features: Tensor) -> Tensor:
+        """The restored image from the finest features of the decoder."""
+        return add_residual(image, self.head(features))
+
+
+def build_head(inputs: int) -> nn.Conv2d:
+    """The finest features to what is added to each cell of pixels; starts near the identity, yet passes a gradient."""
+    head = nn.Conv2d(inputs, 3 * CELL**2, 3, padding=1)
+    nn.init.normal_(head.weight, std=1e-2)
+    nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+    return head
+
+
+def add_residual(image: Tensor, cells: Tensor) -> Tensor:
+    """image (B, 3, H, W) + the residual that `cells` (B, 12, >= H/2, >= W/2) hold; float32."""
+    return image + F.pixel_shuffle(cells, CELL)[..., : image.shape[-2], : image.shape[-1]].float()
+
+
+class Ensemble(nn.Module):
+    """All teachers side by side, without distillation: one head reads the finest features of every backbone.
+
+    As large as all of them together: what the student is to replace. (B, 3, H, W) in [0, 1] to the same shape.
+    """
+
+    def __init__(self, widths: list[int]):
+        super().__init__()
+        self.arguments = {"widths": widths}
+        self.backbones = nn.ModuleList(UNet(width) for width in widths)
+        self.head = build_head(sum(widths))
+
+    def forward(self, image: Tensor) -> Tensor:
+        padded = pad_to_multiple(image, UNet.multiple)
+        return add_residual(image, self.head(torch.cat([backbone(padded)[-1] for backbone in self.backbones], 1)))
 
 
 class Recogniser(nn.Module):
@@ -104,17 +144,20 @@ class Recogniser(nn.Module):
 
     def __init__(self, width: int = 16):
         super().__init__()
-        self.width = width
+        self.width, self.arguments = width, {"width": width}
         self.backbone = UNet(width)
-        self.coarse = nn.Sequential(nn.GroupNorm(8, 4 * width), nn.ReLU(), nn.Conv2d(4 * width, 1, 1))
+        coarsest = max(self.backbone.channels)
+        self.coarse = nn.Sequential(nn.GroupNorm(8, coarsest), nn.ReLU(), nn.Conv2d(coarsest, 1, 1))
         self.fine = nn.Sequential(nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, 1, 1))
 
     def rain_map(self, image: Tensor) -> Tensor:
         """Logits (B, 1, H, W): how much each place speaks for rain."""
-        features = self.backbone(pad_to_multiple(image, UNet.multiple))
-        fine = self.fine(features[-1])
-        coarse = F.interpolate(self.coarse(features[2]).float(), size=fine.shape[-2:], mode="nearest")
-        return (fine.float() + coarse)[..., : image.shape[-2], : image.shape[-1]]
+        padded = pad_to_multiple(image, UNet.multiple)
+        features = self.backbone(padded)
+        coarsest = features[self.backbone.channels.index(max(self.backbone.channels))]
+        logits = [self.fine(features[-1]), self.coarse(coarsest)]
+        maps = [F.interpolate(part.float(), size=padded.shape[-2:], mode="nearest") for part in logits]
+        return (maps[0] + maps[1])[..., : image.shape[-2], : image.shape[-1]]
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] to logits (B,)."""
@@ -137,14 +180,14 @@ class Distiller(nn.Module):
             }
         )
 
-    def forward(self, image: Tensor) -> dict[str, list[Tensor]]:
-        """(B, 3, H, W) to, for each teacher, the student's adapted features at every level."""
+    def forward(self, image: Tensor) -> tuple[Tensor, dict[str, list[Tensor]]]:
+        """(B, 3, H, W) to what the student restores and, for each teacher, its adapted features at every level."""
         features = self.student.backbone(image)
         adapted = {}
         for name in self.adapters:
             adapters: Any = self.adapters[name]
             adapted[name] = [adapter(feature) for adapter, feature in zip(adapters, features, strict=True)]
-        return adapted
+        return self.student.restore(image, features[-1]), adapted
 
 
 class PReNet(nn.Module):
@@ -184,14 +227,15 @@ class PReNet(nn.Module):
         return restored
 
 
-KINDS: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Recogniser": Recogniser}
+Derainer = Restorer | Ensemble  # what turns a rainy image into a restored one
+KINDS: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Recogniser": Recogniser, "Ensemble": Ensemble}
 
 
 def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
-    """Write a Restorer or Recogniser as safetensors, whole or not at all; `card` goes into its header."""
+    """Write one of KINDS as safetensors, whole or not at all; `card` goes into its header."""
     path = Path(path)
     # One entry: safetensors writes several in random order, and equal weights must give equal files.
-    header = {"ttlkit": json.dumps({"kind": type(model).__name__, "arguments": {"width": model.width}, **card})}
+    header = {"ttlkit": json.dumps({"kind": type(model).__name__, "arguments": model.arguments, **card})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -239,6 +283,14 @@ def transfer(source: Restorer | Recogniser, target: Restorer) -> Restorer:
     if isinstance(source, Restorer):
         target.head.load_state_dict(source.head.state_dict())
     return target
+
+
+def gather(teachers: Sequence[Restorer | Recogniser]) -> Ensemble:
+    """All teachers' backbones in one network; its head starts near the identity."""
+    together = Ensemble([teacher.width for teacher in teachers])
+    for backbone, teacher in zip(together.backbones, teachers, strict=True):
+        backbone.load_state_dict(teacher.backbone.state_dict())
+    return together
 
 
 def freeze(model: nn.Module) -> nn.Module:

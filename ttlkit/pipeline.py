@@ -13,7 +13,21 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ttlkit.config import STAGES, FineTuning, SettingsError, check_name, home, resolve, split_names
+from ttlkit.config import (
+    ALL,
+    GUIDE,
+    SCRATCH,
+    STAGES,
+    STUDENT,
+    TASKS,
+    TOTAL,
+    FineTuning,
+    SettingsError,
+    check_name,
+    home,
+    resolve,
+    split_names,
+)
 from ttlkit.stages import StageRun, assigned_names
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
@@ -23,11 +37,13 @@ class StageError(RuntimeError):
     """A stage failed; the message names its notebook, the cause and the way out."""
 
 
-def plan(tasks: str = "recognition,deblur,inpaint", start_here: bool = True, **given: Any) -> list[StageRun]:
+def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[StageRun]:
     """All stages of a run, in order. `given`: parameters common to the stages, or of some of them (`peers`)."""
     known = {f.name for kind in STAGES.values() for f in fields(kind)}
     for name in given:
         check_name(name, known, "parameter")
+
+    given = {"tasks": tasks, "guide": GUIDE if GUIDE in split_names(tasks) else "", **given}
 
     def stage(kind: str, **own: Any) -> StageRun:
         takes = {f.name for f in fields(STAGES[kind])}
@@ -36,11 +52,11 @@ def plan(tasks: str = "recognition,deblur,inpaint", start_here: bool = True, **g
     evaluation = stage("05_real_scene_evaluation")
     inits = split_names(evaluation.settings.inits)
     for init in inits:
-        check_name(init, ["scratch", "student", *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
+        check_name(init, [SCRATCH, TOTAL, ALL, STUDENT, *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
     return [
         stage("01_gap_statistics"),
         *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),
-        stage("03_distillation", tasks=tasks),
+        stage("03_distillation"),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
         *([stage("00_start_here")] if start_here else []),

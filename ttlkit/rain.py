@@ -252,6 +252,20 @@ def streak_holes(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray
     return np.clip(gaussian_filter(mask, sigma, truncate=2.5) * (1.5 * math.sqrt(2 * math.pi) * sigma), 0, 1)
 
 
+def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Lay a grey streak layer (H, W) over `clean` (H, W, 3), both in [0, 1]; float32.
+
+    Half of the time light is added, rainy = clean + a layer; else streaks hide what is behind them,
+    rainy = clean (1 - layer) + a layer. Contrast (0.2 to 1.5), brightness and colour of the streaks are drawn.
+    Raises ValueError on a bad image.
+    """
+    clean = _check(clean).astype(np.float32, copy=False)
+    cover = np.clip(layer * _log_uniform(rng, 0.2, 1.5), 0, 1)[..., None].astype(np.float32)
+    bright = np.float32(rng.uniform(0.6, 1)) * (1 + rng.normal(0, 0.02, 3)).astype(np.float32)
+    behind = clean if rng.random() < 0.5 else clean * (1 - cover)
+    return np.clip(behind + bright * cover, 0, 1)
+
+
 def _check(image: np.ndarray) -> np.ndarray:
     shape = np.shape(image)
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ttlkit import images
-from ttlkit.models import Restorer, UNet, WeightsError, load_weights, rounded_up
+from ttlkit.models import Derainer, UNet, WeightsError, load_prenet, load_weights, rounded_up
 
 WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
 
@@ -25,7 +25,7 @@ def restore(model: nn.Module, image: np.ndarray, *, precision: str = "no", tile:
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise images.ImageError(f"an image (H, W, 3) is needed, got shape {image.shape}")
     height, width = image.shape[:2]
-    if tile is None and height * width > WHOLE and isinstance(model, Restorer):
+    if tile is None and height * width > WHOLE and isinstance(model, Derainer):
         tile = 1024
     if tile is None:
         return _run(model, image, precision)
@@ -49,12 +49,28 @@ def _run(model: nn.Module, image: np.ndarray, precision: str) -> np.ndarray:
         return images.to_image(model(tensor))
 
 
-def load_restorer(path: Path | str, device: str = "cpu") -> Restorer:
+def load_restorer(path: Path | str, device: str = "cpu") -> Derainer:
     """A restorer's weights, ready to run on `device`."""
     model = load_weights(path)
-    if not isinstance(model, Restorer):
+    if not isinstance(model, Derainer):
         raise WeightsError(f"{path}: holds a {type(model).__name__}, which does not restore images")
     return model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def find_peers(folders: Sequence[str]) -> list[Path]:
+    """Weights to compare with in folders: PReNet's (*.pth) and ours (*.safetensors); WeightsError where none are."""
+    found = []
+    for folder in folders:
+        paths = sorted(p for p in Path(folder).expanduser().glob("*") if p.suffix in (".pth", ".safetensors"))
+        if not paths:
+            raise WeightsError(f"{folder}: no *.pth or *.safetensors in it; give folders with released weights")
+        found += paths
+    return found
+
+
+def load_peer(path: Path, device: str = "cpu") -> nn.Module:
+    """Released weights, PReNet's (.pth) or ours (.safetensors), ready to run on `device`."""
+    return load_prenet(path).to(device) if path.suffix == ".pth" else load_restorer(path, device)
 
 
 def newest_student(outputs: Path) -> Path:

@@ -24,26 +24,45 @@ def task_step(task: Task) -> Step:
     return step
 
 
-def distillation_step(teachers: Mapping[str, Any]) -> Step:
-    """The student's adapted features match every frozen teacher's at every level; teachers count alike."""
+def distillation_step(teachers: Mapping[str, Any], guide: nn.Module | None = None) -> Step:
+    """The student's adapted features match every frozen teacher's at every level; teachers count alike.
+
+    With a `guide`, a teacher that removes streaks, what the student restores matches what the guide restores too.
+    """
 
     def step(distiller: nn.Module, batch: Batch) -> tuple[Tensor, Batch]:
-        adapted = distiller(batch["image"])
+        restored, adapted = distiller(batch["image"])
         logs = {}
         for name, teacher in teachers.items():
             with torch.no_grad():
                 features = teacher.backbone(batch["image"])
             levels = [losses.feature_distance(a, f) for a, f in zip(adapted[name], features, strict=True)]
             logs[name] = torch.stack(levels).mean(dim=0)
-        return torch.stack(list(logs.values())).mean(dim=0), logs
+            if teacher is guide:  # its features are here already
+                logs["restored"] = losses.restoration(restored, teacher.restore(batch["image"], features[-1]).detach())
+        loss = torch.stack([logs[name] for name in teachers]).mean(dim=0)
+        return loss + 10 * logs["restored"] if "restored" in logs else loss, logs  # 10: of a size with the features
 
     return step
 
 
-def restoration_step() -> Step:
-    """A restorer learns to turn the rainy image of a synthetic pair into the clean one."""
+def restoration_step(guide: nn.Module | None = None) -> Step:
+    """A restorer learns to turn the rainy image of a synthetic pair into the clean one.
+
+    With a `guide`, it must not forget real photographs over it: for every second pair it also sees a crop of one.
+    A rain-free photograph has to stay as it is; a rainy one has to become what the frozen guide makes of it.
+    """
 
     def step(restorer: nn.Module, batch: Batch) -> tuple[Tensor, Batch]:
-        return losses.restoration(restorer(batch["rainy"]), batch["clean"]), {}
+        if guide is None:
+            return losses.restoration(restorer(batch["rainy"]), batch["clean"]), {}
+        pairs = len(batch["rainy"])
+        real, dry = batch["photograph"][: (pairs + 1) // 2], batch["dry"][: (pairs + 1) // 2]
+        with torch.no_grad():
+            target = torch.where(dry[:, None, None, None] > 0.5, real, guide(real).clamp(0, 1))
+        restored = restorer(torch.cat([batch["rainy"], real]))
+        loss = losses.restoration(restored[:pairs], batch["clean"])
+        kept = losses.restoration(restored[pairs:], target).mean()
+        return loss + 0.5 * kept, {"pairs": loss, "photographs": kept}
 
     return step

@@ -17,41 +17,51 @@ from ttlkit import images, losses, metrics, rain
 from ttlkit.models import Recogniser, Restorer
 
 Rng = np.random.Generator
+Layers = Callable[[int, Rng], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Task:
     """One connected task.
 
-    `classes`: which real photographs it looks at. `sample(patch, label, rng)`: a patch (H, W, 3) in [0, 1] to
-    {'image': what the teacher sees, 'target': what it should say}. `build(width)`: the teacher.
-    `loss(output, target)`: (B,). `score(output, target, image)`: numbers on held-out photographs.
+    `classes`: which real photographs it looks at. `sample(patch, label, rng, layers)`: a patch (H, W, 3) in [0, 1] to
+    {'image': what the teacher sees, 'target': what it should say}; `layers(side, rng)` draws a streak layer.
+    `build(width)`: the teacher. `loss(output, target)`: (B,). `score(output, target, image)`: numbers on held-out
+    photographs. A teacher that `removes_streaks` can guide the student, whose output should be like its own.
     """
 
     name: str
     why: str
     classes: tuple[str, ...]
-    sample: Callable[[np.ndarray, str, Rng], dict[str, np.ndarray]]
+    sample: Callable[[np.ndarray, str, Rng, Layers], dict[str, np.ndarray]]
     build: Callable[[int], nn.Module]
     loss: Callable[[Tensor, Tensor], Tensor]
     score: Callable[[Tensor, Tensor, Tensor], dict[str, float]]
+    removes_streaks: bool = False
 
 
-def _recognition_sample(patch: np.ndarray, label: str, rng: Rng) -> dict[str, np.ndarray]:
+def _recognition_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
     """The patch recompressed at a random quality, so that a class is not known by its JPEG artefacts."""
     image = images.recompress(patch, int(rng.integers(40, 91)))
     return {"image": image, "target": np.array(label == "rainy", np.float32)}
 
 
-def _deblur_sample(patch: np.ndarray, label: str, rng: Rng) -> dict[str, np.ndarray]:
+def _deblur_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
     """The patch as scattering in rain would blur and veil it, and the patch."""
     return {"image": rain.scatter(patch, rng), "target": patch}
 
 
-def _inpaint_sample(patch: np.ndarray, label: str, rng: Rng) -> dict[str, np.ndarray]:
-    """The patch with streak-shaped holes of one random grey, and the patch."""
-    holes = rain.streak_holes(patch.shape[:2], rng)[..., None]
-    return {"image": (patch * (1 - holes) + rng.uniform(0, 1) * holes).astype(np.float32), "target": patch}
+def _streaks_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
+    """The patch in drawn rain, and the patch: a layer of streaks, Photoshop's recipe, physics, or (a tenth) no rain."""
+    kind, seed = rng.random(), int(rng.integers(2**32))
+    if kind < 0.1:
+        return {"image": patch, "target": patch}
+    if kind < 0.3:
+        return {"image": rain.photoshop(patch, seed).rainy, "target": patch}
+    if kind < 0.5:  # far rain is a veil, which is not for a remover of streaks to take away
+        drawn = rain.physical(patch, seed)
+        return {"image": drawn.rainy, "target": drawn.background}
+    return {"image": rain.lay(patch, layers(len(patch), rng), rng), "target": patch}
 
 
 def recognition_loss(logit: Tensor, target: Tensor) -> Tensor:
@@ -98,13 +108,14 @@ TASKS: dict[str, Task] = {
             reconstruction_score,
         ),
         Task(
-            "inpaint",
-            "Filling streak-shaped holes needs to know what a scene looks like where a streak hides it.",
+            "streaks",
+            "Removing streaks drawn on rain-free photographs needs to tell streaks from what real scenes hold.",
             ("clean",),
-            _inpaint_sample,
+            _streaks_sample,
             Restorer,
             losses.restoration,
             reconstruction_score,
+            removes_streaks=True,
         ),
     )
 }
