@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import multiprocessing
 import os
 from collections import Counter
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ttlkit import images, leaks
+from ttlkit import cache, images, leaks
 from ttlkit.data import Collection, CollectionError
 
 ALIKE = 0.5  # likeness of a pair's thumbnails; what pairs and strangers have: tests/benchmarks/leaks.py
@@ -146,14 +147,57 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
 
 
 def check_leaks(collection: Collection, workers: int | None = None) -> Report:
-    """The leak check alone, on what a collection trains on (photographs and pairs) and is measured with."""
+    """The leak check alone, on what a collection trains on (photographs and pairs) and is measured with.
+
+    It takes minutes, so the answer is kept beside the decoded images, by the content of all files that it looks at.
+    """
     train = [*collection.rainy, *collection.clean, *(pair.truth for pair in collection.pairs)]
     test = [pair.rainy if t.kind != "paired" else pair.truth for t in collection.tests for pair in t.pairs]
-    with _readers(len(train) + len(test), workers) as look_at:
-        scenes = [look.scene for look in look_at(test, set(test)) if look.scene]
-        names = {path: str(path.relative_to(collection.root)) for path in train + test}
-        found = _leaks((look.scene for look in look_at(train, set(train)) if look.scene), scenes, names)
+    names = {path: str(path.relative_to(collection.root)) for path in train + test}
+    kept = _answer_file([(names[path], path) for path in train], [(names[path], path) for path in test])
+    found = _kept_answer(kept)
+    if found is None:
+        with _readers(len(train) + len(test), workers) as look_at:
+            scenes = [look.scene for look in look_at(test, set(test)) if look.scene]
+            found = _leaks((look.scene for look in look_at(train, set(train)) if look.scene), scenes, names)
+        _keep_answer(kept, found)
     return Report(str(collection.root), "", tuple(found), {"training scenes": len(train), "test scenes": len(test)})
+
+
+ANSWERS = 1  # raise it when the check finds other leaks than before in the same files
+
+
+def _answer_file(*sides: list[tuple[str, Path]]) -> Path | None:
+    """Where the answer about these files is kept; None where there is no cache."""
+    folder = cache.folder()
+    if folder is None:
+        return None
+    digest = hashlib.sha256(f"{ANSWERS} {images.DECODER}".encode())
+    for side in sides:
+        digest.update(b"side")
+        for name, path in side:
+            with images.open_file(path) as file:
+                digest.update(f"{name} {hashlib.sha256(file.read()).hexdigest()}\n".encode())
+    return folder / "leaks" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _kept_answer(path: Path | None) -> list[Finding] | None:
+    try:
+        return [Finding(**row) for row in json.loads(path.read_text())] if path else None
+    except (OSError, ValueError, TypeError):  # none yet, or damaged: ask again
+        return None
+
+
+def _keep_answer(path: Path | None, found: list[Finding]) -> None:
+    if path is None:
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps([asdict(finding) for finding in found]))
+        os.replace(partial, path)
+    except OSError:  # a full or read-only disk: the answer is found again next time
+        partial.unlink(missing_ok=True)
 
 
 def _leaks(train: Iterable[leaks.Scene], test: list[leaks.Scene], names: dict[Path, str]) -> list[Finding]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ttlkit import __version__
+from ttlkit.config import PROFILES
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,31 +38,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("reproduce", help="run all stage notebooks and write the report")
-    command.add_argument(
-        "--profile", default="pocket", help="smoke, pocket, laptop, sweep, release, colab or paper (default: pocket)"
-    )
-    command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
+    _add_run_options(command)
     command.add_argument("--run", help="name of the folder below outputs/ (default: the profile)")
     command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--tasks", help="connected tasks (default: all)")
-    command.add_argument(
-        "--inits", help="fine-tuned from what: scratch, scratch-total, all, student, a task (default: the profile's)"
-    )
     command.add_argument("--n-pairs", type=int, help="synthetic pairs to fine-tune on (default: the profile's)")
-    command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
     command.set_defaults(call=reproduce)
 
     command = commands.add_parser("sweep", help="run the chain over seeds and numbers of pairs: one table out")
     command.add_argument("name", help="of the folder below outputs/ with the table; runs are <name>-seed0-pairs10 ...")
+    _add_run_options(command)
     command.add_argument("--seeds", default="0,1,2", help="default: 0,1,2")
     command.add_argument("--n-pairs", default="10,50,200", help="default: 10,50,200")
-    command.add_argument("--profile", default="pocket")
-    command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
-    command.add_argument("--tasks", help="connected tasks (default: all)")
-    command.add_argument(
-        "--inits", help="fine-tuned from what: scratch, scratch-total, all, student, a task (default: the profile's)"
-    )
-    command.add_argument("--peers", default="", help="folder with released PReNet weights (*.pth) to compare with")
     command.add_argument("--slurm", metavar="PARTITION", help="a SLURM job for each seed; 'local': processes here")
     command.add_argument("--hours", type=int, default=12, help="time limit of a SLURM job (default: 12)")
     command.set_defaults(call=sweep)
@@ -79,6 +66,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("run", help="name of the folder below outputs/")
     command.set_defaults(call=report)
     return parser
+
+
+def _add_run_options(command: argparse.ArgumentParser) -> None:
+    starts = "scratch, scratch-total, all, student, a task"
+    command.add_argument("--profile", default="pocket", help=f"{', '.join(PROFILES)} (default: pocket)")
+    command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
+    command.add_argument("--tasks", help="connected tasks (default: all)")
+    command.add_argument("--inits", help=f"fine-tuned from what: {starts} (default: the profile's)")
+    command.add_argument("--peers", default="", help="folders with released weights to compare: *.pth, *.safetensors")
+    command.add_argument("--images", type=int, help="most images per test set (default: the profile's)")
 
 
 def _add_data_commands(actions) -> None:
@@ -123,7 +120,7 @@ def reproduce(chosen: argparse.Namespace) -> int:
     from ttlkit.evaluate import cases
     from ttlkit.tasks import TASKS
 
-    names = ("profile", "collection", "run", "seed", "tasks", "inits", "n_pairs", "peers")
+    names = ("profile", "collection", "run", "seed", "tasks", "inits", "n_pairs", "peers", "images")
     given = {n: getattr(chosen, n) for n in names if getattr(chosen, n) is not None}
     given |= {n: _absolute(given[n]) for n in ("collection", "peers")}
     _check_tasks(chosen.tasks, TASKS)
@@ -151,7 +148,7 @@ def sweep(chosen: argparse.Namespace) -> int:
     from ttlkit.data import open_collection
     from ttlkit.tasks import TASKS
 
-    given = {n: getattr(chosen, n) for n in ("profile", "collection", "tasks", "inits", "peers")}
+    given = {n: getattr(chosen, n) for n in ("profile", "collection", "tasks", "inits", "peers", "images")}
     given = {n: _absolute(v) if n in ("collection", "peers") else v for n, v in given.items() if v is not None}
     _check_tasks(chosen.tasks, TASKS)
     runs = sweeps.plan(chosen.name, split_numbers(chosen.seeds), split_numbers(chosen.n_pairs), **given)

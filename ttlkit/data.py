@@ -181,8 +181,8 @@ class Photographs:
     """Crops of real photographs, turned into a task's samples; all are first brought to one scale.
 
     Sample n alternates between the labels in order, so classes are balanced. `make(patch, label, rng, layers)` returns
-    the sample, a dict of arrays; `layers` draws from `streaks`. Photographs are scaled to `long_side`, borders left out, then each crop is
-    rescaled by 0.5 to 1, so neither resolution nor frame tells where a photograph is from.
+    the sample, a dict of arrays; `layers` draws from `streaks`. Photographs are scaled to `long_side`, borders left
+    out, then each crop is rescaled by 0.5 to 1, so neither resolution nor frame tells where a photograph is from.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[Stag
     for init in inits:
         check_name(init, [SCRATCH, TOTAL, ALL, STUDENT, *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
     return [
-        stage("01_gap_statistics"),
+        stage("01_gap_statistics", images=None),  # `images` of a run: those of its test sets
         *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),
         stage("03_distillation"),
         *(stage("04_fine_tuning", init=init) for init in inits),

@@ -24,7 +24,7 @@ def task_step(task: Task) -> Step:
     return step
 
 
-def distillation_step(teachers: Mapping[str, Any], guide: nn.Module | None = None) -> Step:
+def distillation_step(teachers: Mapping[str, Any], guide: Any = None) -> Step:
     """The student's adapted features match every frozen teacher's at every level; teachers count alike.
 
     With a `guide`, a teacher that removes streaks, what the student restores matches what the guide restores too.
@@ -41,7 +41,9 @@ def distillation_step(teachers: Mapping[str, Any], guide: nn.Module | None = Non
             if teacher is guide:  # its features are here already
                 logs["restored"] = losses.restoration(restored, teacher.restore(batch["image"], features[-1]).detach())
         loss = torch.stack([logs[name] for name in teachers]).mean(dim=0)
-        return loss + 10 * logs["restored"] if "restored" in logs else loss, logs  # 10: of a size with the features
+        if guide is not None:
+            loss = loss + 10 * logs["restored"]  # 10: of a size with the features
+        return loss, logs
 
     return step
 
