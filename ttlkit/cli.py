@@ -11,6 +11,8 @@ from pathlib import Path
 from ttlkit import __version__
 from ttlkit.config import PROFILES
 
+SHEET = 20  # pictures on a sheet of `derain --compare`
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; problems that the user can solve end as one line and exit code 1."""
@@ -56,7 +58,12 @@ def build_parser() -> argparse.ArgumentParser:
     command = commands.add_parser("derain", help="restore an image or a folder of images")
     command.add_argument("source", metavar="IN", type=Path)
     command.add_argument("target", metavar="OUT", type=Path)
-    command.add_argument("--weights", type=Path, help="a restorer.safetensors (default: the newest student)")
+    weights = command.add_mutually_exclusive_group()
+    weights.add_argument("--weights", type=Path, help="a restorer.safetensors (default: the released student)")
+    weights.add_argument("--run", help="take the student of a run of yours, by the name of its folder below outputs/")
+    command.add_argument(
+        "--compare", action="store_true", help="write sheets with before and after too: compare-01.jpg"
+    )
     command.set_defaults(call=derain)
 
     command = commands.add_parser("data", help="list and fetch public sets, check, build or show a collection")
@@ -206,17 +213,30 @@ def derain(chosen: argparse.Namespace) -> int:
     """Restore files; what cannot be read is listed at the end and makes the exit code 1."""
     from tqdm import tqdm
 
-    from ttlkit import config, restore
+    from ttlkit import config, images, restore
 
     files = restore.plan_files(chosen.source, chosen.target)
-    weights = chosen.weights or restore.newest_student(config.home() / "outputs")
+    weights = chosen.weights or restore.RELEASED
+    if chosen.run:
+        weights = restore.student_of(config.home() / "outputs" / chosen.run)
     model = restore.load_restorer(weights, config.device())
     print(f"weights: {weights}")
+    written, failed = [], []
     done = restore.restore_files(model, files, config.precision())
-    failed = [problem for _, _, problem in tqdm(done, "derain", len(files), disable=len(files) == 1) if problem]
+    for source, target, problem in tqdm(done, "derain", len(files), disable=len(files) == 1):
+        if problem:
+            failed.append(problem)
+        else:
+            written.append((source, target))
     for problem in failed:
         print(f"skipped: {problem}", file=sys.stderr)
-    print(f"{len(files) - len(failed)} of {len(files)} images written to {chosen.target}")
+    print(f"{len(written)} of {len(files)} images written to {chosen.target}")
+    if chosen.compare and written:
+        folder = chosen.target if chosen.target.is_dir() else chosen.target.parent
+        for number in range(0, len(written), SHEET):
+            sheet = images.contact_sheet(written[number : number + SHEET])
+            images.save_image(folder / f"compare-{number // SHEET + 1:02d}.jpg", sheet)
+        print(f"compared: {folder / 'compare-01.jpg'} and on; each picture before (left) and after (right)")
     return 1 if failed else 0
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -324,6 +325,20 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Antialiased bicubic resize of float (H, W, 3) to (height, width, 3), float32 in [0, 1]."""
     picture = Image.fromarray(to_u8(image)).resize((width, height), Image.Resampling.BICUBIC)
     return to_float(np.asarray(picture))
+
+
+def contact_sheet(files: Sequence[tuple[Path, Path]], side: int = 300, columns: int = 4) -> np.ndarray:
+    """Pictures before and after, side by side in boxes of `side` pixels, `columns` pairs a row: uint8 (H, W, 3)."""
+    gap, rows = 8, math.ceil(len(files) / columns)
+    columns = min(columns, len(files))
+    sheet = Image.new("RGB", (columns * (2 * side + gap), rows * (side + gap)), "white")
+    for number, pair in enumerate(files):
+        top, left = number // columns * (side + gap), number % columns * (2 * side + gap)
+        for place, path in enumerate(pair):
+            picture = Image.fromarray(load_image_u8(path))
+            picture.thumbnail((side - 2, side), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left + place * side, top))
+    return np.asarray(sheet)
 
 
 def recompress(image: np.ndarray, quality: int) -> np.ndarray:

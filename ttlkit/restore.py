@@ -12,6 +12,7 @@ from torch import nn
 from ttlkit import images
 from ttlkit.models import Derainer, UNet, WeightsError, load_prenet, load_weights, rounded_up
 
+RELEASED = Path(__file__).parent / "weights" / "student.safetensors"  # trained on real photographs; card beside it
 WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
 
 
@@ -73,13 +74,14 @@ def load_peer(path: Path, device: str = "cpu") -> nn.Module:
     return load_prenet(path).to(device) if path.suffix == ".pth" else load_restorer(path, device)
 
 
-def newest_student(outputs: Path) -> Path:
-    """The fine-tuned student of the run that finished last; WeightsError says how to make one."""
-    found = sorted(outputs.glob("*/04_fine_tuning-student/restorer.safetensors"), key=lambda p: p.stat().st_mtime)
-    finished = [path for path in found if (path.parent / "DONE.json").is_file()]
-    if not finished:
-        raise WeightsError(f"{outputs}: no fine-tuned student yet; run `make reproduce` first, or give --weights")
-    return finished[-1]
+def student_of(run_folder: Path) -> Path:
+    """The fine-tuned student of a run; WeightsError says how to make one."""
+    stage = run_folder / "04_fine_tuning-student"
+    if not (stage / "DONE.json").is_file():
+        raise WeightsError(
+            f"{run_folder}: no fine-tuned student yet; run `ttlkit reproduce --run {run_folder.name}` first"
+        )
+    return stage / "restorer.safetensors"
 
 
 def plan_files(source: Path, target: Path) -> list[tuple[Path, Path]]:
