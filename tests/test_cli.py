@@ -55,8 +55,19 @@ def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home
 
 def test_derain_without_weights_says_how_to_get_them(home, capsys, tmp_path):
     images.save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.float32))
-    code, _, err = run(capsys, "derain", tmp_path / "a.png", tmp_path / "out")
-    assert code == 1 and "make reproduce" in err
+    code, _, err = run(capsys, "derain", tmp_path / "a.png", tmp_path / "out", "--run", "mine")
+    assert code == 1 and "ttlkit reproduce --run mine" in err
+
+
+def test_derain_writes_sheets_with_before_and_after(home, capsys, tmp_path):
+    weights = models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
+    for i in range(21):
+        images.save_image(tmp_path / f"in/{i:02d}.png", np.full((30, 40, 3), i / 30, np.float32))
+    arguments = ["derain", tmp_path / "in", tmp_path / "out", "--weights", weights, "--compare"]
+    assert run(capsys, *arguments)[0] == 0
+    sheets = [images.load_image_u8(tmp_path / f"out/compare-{i:02d}.jpg") for i in (1, 2)]
+    assert sheets[0].shape == (5 * 308, 4 * 608, 3) and sheets[1].shape == (308, 608, 3)
+    assert abs(int(sheets[1][15, 20, 0]) - round(20 / 30 * 255)) < 4  # the last picture, before
 
 
 def test_derain_skips_and_lists_what_it_cannot_read(home, capsys, tmp_path):

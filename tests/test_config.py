@@ -22,7 +22,7 @@ def test_text_numbers_from_yaml_become_numbers():
         ({"profile": "poket"}, ["poket", "did you mean 'pocket'"]),
         ({"steps": "many"}, ["steps", "many"]),
         ({"steps": 0}, ["steps = 0", "at least 1"]),
-        ({"patch": 30}, ["patch = 30", "multiple of 4"]),
+        ({"patch": 30}, ["patch = 30", "multiple of 16"]),
         ({"run": 1}, ["run = 1", "-r"]),
         ({"run": "../elsewhere"}, ["run", "plain folder name"]),
         ({"seed": -1}, ["seed", "negative"]),
@@ -44,9 +44,26 @@ def test_every_stage_resolves_under_every_profile():
 
 
 def test_needs_follow_the_initialisation():
-    assert resolve(FineTuning, {"init": "scratch"}).needs() == []
-    assert resolve(FineTuning, {"init": "student"}).needs() == ["03_distillation"]
-    assert resolve(FineTuning, {"init": "deblur"}).needs() == ["02_teacher_pretraining-deblur"]
+    teacher = "02_teacher_pretraining-{}".format
+    for init, guided, needs in (
+        ("scratch", False, []),
+        ("scratch-total", False, []),
+        ("deblur", False, [teacher("deblur")]),
+        ("streaks", True, [teacher("streaks")]),
+        ("student", True, ["03_distillation", teacher("streaks")]),
+        ("all", True, [teacher(task) for task in ("recognition", "deblur", "streaks")]),
+    ):
+        settings = resolve(FineTuning, {"init": init})
+        assert (settings.guided, settings.needs()) == (guided, needs)
+    assert resolve(FineTuning, {"init": "student", "guide": ""}).needs() == ["03_distillation"]
+
+
+def test_scratch_may_have_what_all_stages_cost_together():
+    profile = PROFILES["sweep"]  # teachers as wide as the student: 500 steps each, 400 of distillation, 400 guided ones
+    total = 3 * 500 + 400 * (1 + 3 / 3) + 400 * (1.5 + 0.5 / 3)
+    assert resolve(FineTuning, {"profile": "sweep", "init": "scratch-total"}).steps == round(total)
+    assert resolve(FineTuning, {"profile": "sweep", "init": "scratch"}).steps == profile.fine_tuning_steps
+    assert resolve(FineTuning, {"init": "scratch-total", "steps": 5}).steps == 5
 
 
 def test_precision_can_be_forced(monkeypatch):

@@ -24,12 +24,20 @@ def rows(collection):
 
 def test_every_set_and_model_has_its_rows(rows, collection):
     assert {(r["set"], r["model"]) for r in rows} == {
-        (t.name, m) for t in collection.tests for m in ("input", "darker")
+        (name, m) for name in (*(t.name for t in collection.tests), "dry") for m in ("input", "darker")
     }
     kinds = {r["kind"]: set(r) - {"set", "kind", "image", "model"} for r in rows if r["model"] == "darker"}
     assert kinds["paired"] == {"psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y"}
     assert kinds["masked"] == {"change_inside", "change_outside"}
     assert kinds["unpaired"] == {"change"}
+    assert kinds["dry"] == {"psnr_dry"}
+
+
+def test_dry_photographs_are_those_that_no_stage_trains_on(rows, collection):
+    dry = {r["image"]: r["psnr_dry"] for r in rows if (r["set"], r["model"]) == ("dry", "input")}
+    assert set(dry) <= {path.name for path in collection.clean[::5]}
+    assert set(dry.values()) == {100.0}
+    assert all(10 < r["psnr_dry"] < 30 for r in rows if (r["set"], r["model"]) == ("dry", "darker"))
 
 
 def test_the_input_row_is_the_untouched_image(rows):
@@ -75,7 +83,9 @@ def test_a_collection_without_test_sets_is_named(collection):
 def test_pivot_and_csv_hold_every_row(rows, tmp_path):
     table = evaluate.pivot(evaluate.summarise(rows), "psnr_rgb")
     assert [row["model"] for row in table] == ["input", "darker"]
-    assert set(table[0]) == {"model", "photoshop", "physical"}
+    assert set(table[0]) == {"model", "photoshop", "physical", "mean of sets"}
+    both = [float(table[1][name].split()[0]) for name in ("photoshop", "physical")]
+    assert float(table[1]["mean of sets"]) == pytest.approx(sum(both) / 2, abs=0.011)
     evaluate.save_rows(tmp_path / "a.csv", rows)
     with open(tmp_path / "a.csv") as file:
         assert len(list(csv.DictReader(file))) == len(rows)

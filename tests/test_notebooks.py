@@ -125,7 +125,7 @@ def test_the_chain_makes_what_it_promises(chain):
         "01_gap_statistics",
         "02_teacher_pretraining-recognition",
         "02_teacher_pretraining-deblur",
-        "02_teacher_pretraining-inpaint",
+        "02_teacher_pretraining-streaks",
         "03_distillation",
         "04_fine_tuning-scratch",
         "04_fine_tuning-student",
@@ -176,12 +176,13 @@ def test_killed_anywhere_it_goes_on_and_gives_the_same_numbers(chain, tmp_path):
     assert results(tmp_path) == results(whole)  # numbers, and hashes of all weights
 
 
-def test_derain_uses_the_newest_student(chain, tmp_path):
+def test_derain_takes_the_student_of_a_run(chain, tmp_path):
     from ttlkit import images
 
     home, _ = chain
     source = home / "datasets/pocket-8/test/scenes/rainy"
     command = [sys.executable, "-m", "ttlkit.cli", "derain", str(source), str(tmp_path / "out")]
+    command += ["--run", "smoke"]
     done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert [p.name for p in images.list_images(tmp_path / "out")] == [p.name for p in images.list_images(source)]

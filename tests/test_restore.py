@@ -36,7 +36,7 @@ def test_tiles_equal_the_whole(model, height, width, tile):
 
 
 @settings(max_examples=20, deadline=None)
-@given(height=st.integers(1, 70), width=st.integers(1, 70), tile=st.sampled_from([4, 8, 36]))
+@given(height=st.integers(1, 70), width=st.integers(1, 70), tile=st.sampled_from([16, 32, 48]))
 def test_tiles_equal_the_whole_at_any_size(model, height, width, tile):
     image = picture(height, width)
     assert np.abs(restore.restore(model, image, tile=tile) - restore.restore(model, image)).max() < 1e-5
@@ -86,8 +86,20 @@ def test_what_is_missing_is_named(tmp_path):
         restore.plan_files(tmp_path / "none", tmp_path)
     with pytest.raises(images.ImageError, match="no images"):
         restore.plan_files(tmp_path / "empty", tmp_path)
-    with pytest.raises(models.WeightsError, match="make reproduce"):
-        restore.newest_student(tmp_path)
+    with pytest.raises(models.WeightsError, match="ttlkit reproduce --run mine"):
+        restore.student_of(tmp_path / "mine")
+    with pytest.raises(models.WeightsError, match="no \\*.pth or"):
+        restore.find_peers([str(tmp_path / "empty")])
+
+
+def test_an_ensemble_restores_like_any_other(tmp_path):
+    config.seed_everything(0)
+    teachers = [models.Recogniser(8), models.Restorer(16)]
+    together = models.gather(teachers)
+    assert models.checksum(together.backbones[1]) == models.checksum(teachers[1].backbone)
+    again = restore.load_peer(models.save_weights(together, tmp_path / "all.safetensors"))
+    image = picture(21, 35)
+    assert np.array_equal(restore.restore(again, image), restore.restore(together.eval(), image))
 
 
 def test_a_recogniser_does_not_restore(tmp_path):

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from ttlkit import config, data, pocket, stages, steps
-from ttlkit.tasks import TASKS, predict, recognition_score
+from ttlkit.tasks import TASKS, predict, recognition_score, reconstruction_score
 from ttlkit.trainer import Trainer
 
 PATCH = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
+LAYERS = data.Layers()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
 def test_a_sample_fits_its_teacher_and_loss(task):
-    sample = task.sample(PATCH, task.classes[0], np.random.default_rng(0))
+    sample = task.sample(PATCH, task.classes[0], np.random.default_rng(0), LAYERS)
     image = torch.from_numpy(np.asarray(sample["image"], np.float32).transpose(2, 0, 1))[None]
     target = np.asarray(sample["target"], np.float32)
     target = torch.from_numpy(target.transpose(2, 0, 1) if target.ndim == 3 else target)[None]
@@ -26,18 +27,34 @@ def test_a_sample_fits_its_teacher_and_loss(task):
     assert 0 <= sample["image"].min() <= sample["image"].max() <= 1
 
 
-@pytest.mark.parametrize("name", ["deblur", "inpaint"])
-def test_reconstruction_takes_something_away_and_keeps_the_target(name):
+def test_deblurring_takes_something_away_and_keeps_the_target():
     photograph = pocket.bundled("astronaut")[:64, :64]
-    sample = TASKS[name].sample(photograph, "clean", np.random.default_rng(0))
+    sample = TASKS["deblur"].sample(photograph, "clean", np.random.default_rng(0), LAYERS)
     assert np.array_equal(sample["target"], photograph)
     assert np.abs(sample["image"] - photograph).mean() > 0.003
 
 
+def test_streaks_come_in_several_kinds_and_a_tenth_is_dry():
+    photograph = pocket.bundled("astronaut")[:64, :64]
+    samples = [TASKS["streaks"].sample(photograph, "clean", np.random.default_rng(i), LAYERS) for i in range(200)]
+    dry = [np.array_equal(s["image"], s["target"]) for s in samples]
+    veiled = [not np.array_equal(s["target"], photograph) for s in samples]  # physics: the veil stays in the target
+    assert 8 < sum(dry) < 40 and 20 < sum(veiled) < 70
+    assert np.mean([(s["image"] - s["target"]).mean() for s in samples]) > 0.01  # streaks add light
+
+
+def test_the_score_of_a_reconstruction_leaves_out_what_was_not_spoilt():
+    target = torch.zeros(2, 3, 16, 16)
+    image, restored = target.clone(), target.clone()
+    image[0], restored[0] = 0.1, 0.01
+    found = reconstruction_score(restored, target, image)
+    assert found["psnr_rgb_input"] == pytest.approx(20, abs=0.2) and found["psnr_rgb"] > 35
+
+
 def test_recognition_labels():
     rng = np.random.default_rng(0)
-    assert float(TASKS["recognition"].sample(PATCH, "rainy", rng)["target"]) == 1
-    assert float(TASKS["recognition"].sample(PATCH, "clean", rng)["target"]) == 0
+    assert float(TASKS["recognition"].sample(PATCH, "rainy", rng, LAYERS)["target"]) == 1
+    assert float(TASKS["recognition"].sample(PATCH, "clean", rng, LAYERS)["target"]) == 0
 
 
 def test_recognition_score_by_hand():
@@ -82,7 +99,7 @@ def test_a_teacher_learns(tmp_path):
 
 def test_teachers_see_real_photographs_only():
     """The stage reads no other part of a collection, and its notebook touches neither pairs nor test sets."""
-    assert config.TeacherPretraining.reads == config.Distillation.reads == ("real",)
+    assert config.TeacherPretraining.reads == config.Distillation.reads == ("real", "streaks")  # layers: no scenes
     for name in ("02_teacher_pretraining", "03_distillation"):
         path = Path(stages.__file__).parents[1] / "notebooks" / f"{name}.ipynb"
         code = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")

@@ -86,8 +86,8 @@ def test_resuming_at_every_step(pocket, tmp_path):
 
 
 def test_a_finished_training_is_not_trained_again(pocket, tmp_path):
-    build("inpaint", pocket, tmp_path).fit()
-    again = build("inpaint", pocket, tmp_path)
+    build("streaks", pocket, tmp_path).fit()
+    again = build("streaks", pocket, tmp_path)
     before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     history = again.fit(stop_after(STEPS))  # would raise if a step ran
     assert history[-1]["step"] == STEPS
@@ -110,8 +110,8 @@ def test_teachers_stay_frozen_and_bit_identical(pocket, tmp_path):
 
 
 def test_another_key_starts_afresh(pocket, tmp_path, capsys):
-    build("inpaint", pocket, tmp_path).fit()
-    other = build("inpaint", pocket, tmp_path)
+    build("streaks", pocket, tmp_path).fit()
+    other = build("streaks", pocket, tmp_path)
     other.key = "other"
     other.fit()
     assert "starts afresh" in capsys.readouterr().out
@@ -119,16 +119,16 @@ def test_another_key_starts_afresh(pocket, tmp_path, capsys):
 
 
 def test_a_damaged_checkpoint_starts_afresh(pocket, tmp_path, capsys):
-    build("inpaint", pocket, tmp_path).fit()
+    build("streaks", pocket, tmp_path).fit()
     whole = (tmp_path / "checkpoint.pt").read_bytes()
     (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    assert build("inpaint", pocket, tmp_path).fit()[-1]["step"] == STEPS
+    assert build("streaks", pocket, tmp_path).fit()[-1]["step"] == STEPS
     assert "damaged" in capsys.readouterr().out
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(pocket, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
-        build("inpaint", pocket, tmp_path).fit(stop_after(4))
+        build("streaks", pocket, tmp_path).fit(stop_after(4))
     kept = (tmp_path / "checkpoint.pt").read_bytes()
 
     def full(state, path):
@@ -137,7 +137,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(pocket, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(TrainingError, match=r"checkpoint.pt.*No space left.*run again"):
-        build("inpaint", pocket, tmp_path).fit()
+        build("streaks", pocket, tmp_path).fit()
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     assert not list(tmp_path.glob(".checkpoint*"))
 
