@@ -197,7 +197,7 @@ def test_samples_are_those_of_plain_decoding_bit_for_bit(pocket, tmp_path, monke
     shelves = found.photographs()
     for long_side in (480, 100):
         for _ in range(2 if where == "warm" else 1):
-            photographs = data.Photographs(shelves, data.as_it_is, 48, 3, long_side)
+            photographs = data.Photographs(shelves, data.as_it_is, 48, 3, long_side=long_side)
             pairs = data.Pairs(found.pairs, 48, 3)
         for n in (0, 1, 7, 30):
             expected = plain_photograph(shelves, 48, 3, n, long_side)
@@ -229,7 +229,7 @@ def test_images_of_any_size_give_whole_crops(tmp_path, height, width, long_side,
     picture = np.random.default_rng(n).integers(0, 256, (height, width, 3), dtype=np.uint8)
     images.save_image(tmp_path / "a.png", picture)
     shelf = {"rainy": [tmp_path / "a.png"]}
-    crop = data.Photographs(shelf, data.as_it_is, 36, 0, long_side)[n]["image"]
+    crop = data.Photographs(shelf, data.as_it_is, 36, 0, long_side=long_side)[n]["image"]
     assert np.array_equal(crop, plain_photograph(shelf, 36, 0, n, long_side))
     pair = data.Pair(tmp_path / "a.png", tmp_path / "a.png")
     sample = data.Pairs([pair], 36, 0)[n]

@@ -31,11 +31,14 @@ def build(kind, pocket, folder, workers=0):
     config.seed_everything(0)
     if kind == "distillation":
         teachers = {"a": models.freeze(models.Recogniser(16)), "b": models.freeze(models.Restorer(16))}
-        model, step = models.Distiller(models.Restorer(8), teachers), steps.distillation_step(teachers)
-        samples = data.Photographs(pocket.photographs(), data.as_it_is, 16, 0)
+        model = models.Distiller(models.Restorer(8), teachers)
+        step = steps.distillation_step(teachers, guide=teachers["b"])
+        samples = data.Photographs(pocket.photographs(), data.in_any_rain, 16, 0)
     elif kind == "fine-tuning":
-        model, step = models.Restorer(8), steps.restoration_step()
-        samples = data.Pairs(pocket.few_pairs(3, 0), 16, 0)
+        model, step = models.Restorer(8), steps.restoration_step(models.freeze(models.Restorer(8)))
+        seen = data.Photographs(pocket.photographs(), data.as_it_is, 16, 0)
+        drawn = data.Photographs(pocket.photographs(["clean"]), TASKS["streaks"].sample, 16, 0)
+        samples = data.Guided(data.Pairs(pocket.few_pairs(3, 0), 16, 0), seen, drawn, 0.5)
     else:
         task = TASKS[kind]
         model, step = task.build(8), steps.task_step(task)
