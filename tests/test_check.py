@@ -217,3 +217,18 @@ def test_a_file_that_cannot_be_opened_is_a_finding(collection):
     path.unlink()
     path.symlink_to(collection / "gone.png")
     assert kinds(check.check(collection)) == [("unreadable", "real/clean/0.png")]
+
+
+def test_the_answer_about_leaks_is_kept_until_a_file_changes(collection, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TTLKIT_CACHE", str(folder))
+    opened = data.open_collection(collection)
+    first = check.check_leaks(opened)
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "_readers", lambda *_: pytest.fail("asked again"))
+        assert check.check_leaks(opened) == first
+    next((folder / "leaks").iterdir()).write_text("damaged")
+    assert check.check_leaks(opened) == first
+    leak = collection / "real/rainy/leak.png"
+    leak.write_bytes(opened.tests[0].pairs[0].truth.read_bytes())
+    assert [f.file for f in check.check_leaks(data.open_collection(collection)).findings] == ["real/rainy/leak.png"]
