@@ -51,6 +51,7 @@ def test_needs_follow_the_initialisation():
         ("deblur", False, [teacher("deblur")]),
         ("streaks", True, [teacher("streaks")]),
         ("student", True, ["03_distillation", teacher("streaks")]),
+        ("unguided", False, ["03_distillation"]),
         ("all", True, [teacher(task) for task in ("recognition", "deblur", "streaks")]),
     ):
         settings = resolve(FineTuning, {"init": init})

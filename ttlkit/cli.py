@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
-    starts = "scratch, scratch-total, all, student, a task"
+    starts = "scratch, scratch-total, all, student, unguided, a task"
     command.add_argument("--profile", default="pocket", help=f"{', '.join(PROFILES)} (default: pocket)")
     command.add_argument("--collection", default="pocket", help="'pocket' (generated) or a folder (default: pocket)")
     command.add_argument("--tasks", help="connected tasks (default: all)")

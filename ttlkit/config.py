@@ -40,7 +40,8 @@ class Profile:
 
 TASKS = "recognition,deblur,streaks"  # whose teachers a run trains and distils
 GUIDE = "streaks"  # the one of them whose output the student must not forget
-SCRATCH, TOTAL, ALL, STUDENT = "scratch", "scratch-total", "all", "student"  # where fine-tuning starts, beside tasks
+# Where fine-tuning starts, beside the tasks; `unguided` is the student without its guide.
+SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED = "scratch", "scratch-total", "all", "student", "unguided"
 EVERY_INIT = f"{SCRATCH},{TASKS},{STUDENT}"
 PROFILES = {
     "smoke": Profile(
@@ -107,23 +108,23 @@ PROFILES = {
         student_width=16,
         n_pairs=50,
         rendered=0.0,
-        inits=f"{SCRATCH},{TOTAL},{TASKS},{ALL},{STUDENT}",
+        inits=f"{SCRATCH},{TOTAL},{TASKS},{ALL},{UNGUIDED},{STUDENT}",
         test_images=12,
         workers=1,
     ),
     "release": Profile(
-        runtime="about an hour on 2 CPU cores",
+        runtime="about an hour and a half on 2 CPU cores",
         pocket_scenes=400,
         gap_images=80,
-        teacher_steps=2000,
-        distillation_steps=1000,
-        fine_tuning_steps=9000,
+        teacher_steps=2500,
+        distillation_steps=1200,
+        fine_tuning_steps=18000,
         batch=8,
         patch=96,
         teacher_width=16,
         student_width=16,
         n_pairs=200,
-        rendered=0.8,
+        rendered=0.85,
         inits=STUDENT,
         test_images=1000,
         workers=1,
@@ -249,9 +250,10 @@ class FineTuning(Training):
         return bool(self.guide) and self.init in (ALL, STUDENT, self.guide)
 
     def needs(self) -> list[str]:
-        names = {SCRATCH: [], TOTAL: [], STUDENT: [], ALL: split_names(self.tasks)}.get(self.init, [self.init])
+        names = [] if self.init in (SCRATCH, TOTAL, STUDENT, UNGUIDED) else [self.init]
+        names = split_names(self.tasks) if self.init == ALL else names
         teachers = dict.fromkeys([*names, *([self.guide] if self.guided else [])])
-        start = ["03_distillation"] if self.init == STUDENT else []
+        start = ["03_distillation"] if self.init in (STUDENT, UNGUIDED) else []
         return start + [f"02_teacher_pretraining-{name}" for name in teachers]
 
 

@@ -21,6 +21,7 @@ from ttlkit.config import (
     STUDENT,
     TASKS,
     TOTAL,
+    UNGUIDED,
     FineTuning,
     SettingsError,
     check_name,
@@ -51,8 +52,9 @@ def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[Stag
 
     evaluation = stage("05_real_scene_evaluation")
     inits = split_names(evaluation.settings.inits)
+    known_inits = [SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED, *split_names(tasks)]
     for init in inits:
-        check_name(init, [SCRATCH, TOTAL, ALL, STUDENT, *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
+        check_name(init, known_inits, f"entry of {FineTuning.stage}'s inits")
     return [
         stage("01_gap_statistics", images=None),  # `images` of a run: those of its test sets
         *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),

@@ -266,6 +266,14 @@ def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator) -> np.nd
     return np.clip(behind + bright * cover, 0, 1)
 
 
+def in_places(rainy: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rain in some places of `clean` (H, W, 3), weaker or none in others: a smooth random mix of the two; float32."""
+    cells = rng.random((int(rng.integers(2, 6)),) * 2, np.float32)
+    places = zoom(cells, np.divide(clean.shape[:2], cells.shape), order=1, mode="nearest", grid_mode=True)
+    share = np.clip(3 * (places - 0.5) + np.float32(rng.random()), 0, 1)[..., None]
+    return clean + share * (rainy - clean)
+
+
 def _check(image: np.ndarray) -> np.ndarray:
     shape = np.shape(image)
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:

@@ -42,7 +42,7 @@ def distillation_step(teachers: Mapping[str, Any], guide: Any = None) -> Step:
                 logs["restored"] = losses.restoration(restored, teacher.restore(batch["image"], features[-1]).detach())
         loss = torch.stack([logs[name] for name in teachers]).mean(dim=0)
         if guide is not None:
-            loss = loss + 10 * logs["restored"]  # 10: of a size with the features
+            loss = loss + 30 * logs["restored"]  # 30: of a size with the features
         return loss, logs
 
     return step
