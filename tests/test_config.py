@@ -56,7 +56,8 @@ def test_needs_follow_the_initialisation():
     ):
         settings = resolve(FineTuning, {"init": init})
         assert (settings.guided, settings.needs()) == (guided, needs)
-    assert resolve(FineTuning, {"init": "student", "guide": ""}).needs() == ["03_distillation"]
+    for without in ({"guide": ""}, {"guidance": 0}):
+        assert resolve(FineTuning, {"init": "student", **without}).needs() == ["03_distillation"]
 
 
 def test_scratch_may_have_what_all_stages_cost_together():

@@ -33,6 +33,8 @@ class Profile:
     student_width: int
     n_pairs: int  # the minority of synthetic pairs
     rendered: float  # share of the fine-tuning samples that are rain rendered on photographs instead
+    fine_tuning_rate: float  # learning rate at its peak
+    guidance: float  # weight of the guide in fine-tuning; 0: none
     inits: str  # rows of the fine-tuning comparison
     test_images: int  # images per test set
     workers: int  # loader processes
@@ -57,6 +59,8 @@ PROFILES = {
         student_width=8,
         n_pairs=4,
         rendered=0.0,
+        fine_tuning_rate=2e-3,
+        guidance=0.5,
         inits=f"{SCRATCH},{STUDENT}",
         test_images=2,
         workers=0,
@@ -74,6 +78,8 @@ PROFILES = {
         student_width=16,
         n_pairs=24,
         rendered=0.0,
+        fine_tuning_rate=2e-3,
+        guidance=0.5,
         inits=EVERY_INIT,
         test_images=8,
         workers=1,
@@ -91,6 +97,8 @@ PROFILES = {
         student_width=16,
         n_pairs=100,
         rendered=0.0,
+        fine_tuning_rate=2e-3,
+        guidance=0.5,
         inits=EVERY_INIT,
         test_images=12,
         workers=1,
@@ -108,6 +116,8 @@ PROFILES = {
         student_width=16,
         n_pairs=50,
         rendered=0.0,
+        fine_tuning_rate=5e-4,
+        guidance=0.5,
         inits=f"{SCRATCH},{TOTAL},{TASKS},{ALL},{UNGUIDED},{STUDENT}",
         test_images=12,
         workers=1,
@@ -116,15 +126,17 @@ PROFILES = {
         runtime="about an hour and a half on 2 CPU cores",
         pocket_scenes=400,
         gap_images=80,
-        teacher_steps=2500,
-        distillation_steps=1200,
-        fine_tuning_steps=18000,
+        teacher_steps=2000,
+        distillation_steps=1000,
+        fine_tuning_steps=24000,
         batch=8,
         patch=96,
         teacher_width=16,
         student_width=16,
         n_pairs=200,
         rendered=0.85,
+        fine_tuning_rate=2e-3,
+        guidance=0.0,
         inits=STUDENT,
         test_images=1000,
         workers=1,
@@ -142,6 +154,8 @@ PROFILES = {
         student_width=16,
         n_pairs=200,
         rendered=0.0,
+        fine_tuning_rate=2e-3,
+        guidance=0.5,
         inits=EVERY_INIT,
         test_images=100,
         workers=2,
@@ -159,6 +173,8 @@ PROFILES = {
         student_width=32,
         n_pairs=200,
         rendered=0.0,
+        fine_tuning_rate=2e-3,
+        guidance=0.5,
         inits=EVERY_INIT,
         test_images=1000,
         workers=8,
@@ -239,6 +255,8 @@ class FineTuning(Training):
     rendered: float | None = field(default=None, metadata={"profile": "rendered", "least": 0})
     steps: int | None = field(default=None, metadata={"profile": "fine_tuning_steps", "least": 1})
     width: int | None = field(default=None, metadata={"profile": "student_width", "least": 8})
+    learning_rate: float | None = field(default=None, metadata={"profile": "fine_tuning_rate"})  # type: ignore[assignment]
+    guidance: float | None = field(default=None, metadata={"profile": "guidance", "least": 0})
 
     @property
     def variant(self) -> str:
@@ -247,7 +265,7 @@ class FineTuning(Training):
     @property
     def guided(self) -> bool:
         """Whether it starts from something that the guide has taught, and so must not forget it."""
-        return bool(self.guide) and self.init in (ALL, STUDENT, self.guide)
+        return bool(self.guide and self.guidance) and self.init in (ALL, STUDENT, self.guide)
 
     def needs(self) -> list[str]:
         names = [] if self.init in (SCRATCH, TOTAL, STUDENT, UNGUIDED) else [self.init]

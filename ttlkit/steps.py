@@ -42,17 +42,18 @@ def distillation_step(teachers: Mapping[str, Any], guide: Any = None) -> Step:
                 logs["restored"] = losses.restoration(restored, teacher.restore(batch["image"], features[-1]).detach())
         loss = torch.stack([logs[name] for name in teachers]).mean(dim=0)
         if guide is not None:
-            loss = loss + 30 * logs["restored"]  # 30: of a size with the features
+            loss = loss + 10 * logs["restored"]  # 10: of a size with the features
         return loss, logs
 
     return step
 
 
-def restoration_step(guide: nn.Module | None = None) -> Step:
+def restoration_step(guide: nn.Module | None = None, weight: float = 0.5) -> Step:
     """A restorer learns to turn the rainy image of a synthetic pair into the clean one.
 
     With a `guide`, it must not forget real photographs over it: for every second pair it also sees a crop of one.
-    A rain-free photograph has to stay as it is; a rainy one has to become what the frozen guide makes of it.
+    A rain-free photograph has to stay as it is; a rainy one has to become what the frozen guide makes of it. `weight`:
+    of these photographs, against the pairs.
     """
 
     def step(restorer: nn.Module, batch: Batch) -> tuple[Tensor, Batch]:
@@ -65,6 +66,6 @@ def restoration_step(guide: nn.Module | None = None) -> Step:
         restored = restorer(torch.cat([batch["rainy"], real]))
         loss = losses.restoration(restored[:pairs], batch["clean"])
         kept = losses.restoration(restored[pairs:], target).mean()
-        return loss + 0.5 * kept, {"pairs": loss, "photographs": kept}
+        return loss + weight * kept, {"pairs": loss, "photographs": kept}
 
     return step

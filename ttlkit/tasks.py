@@ -52,19 +52,21 @@ def _deblur_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> d
 
 
 def _streaks_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
-    """The patch in drawn rain, and the patch: a layer of streaks, physics, or (a tenth) Photoshop's recipe.
+    """The patch in drawn rain, and the patch: a layer of streaks, physics, or Photoshop's recipe.
 
-    Half of the time it rains in some places of the patch only: who sees nothing but rain takes every leaf for a streak.
+    A twentieth is dry, and now and then it rains in some places only: who sees nothing but rain takes leaves for it.
     """
     kind, seed = rng.random(), int(rng.integers(2**32))
+    if kind < 0.05:
+        return {"image": patch, "target": patch}
     if kind < 0.5:
         rainy, target = rain.lay(patch, layers(len(patch), rng), rng), patch
-    elif kind < 0.9:  # far rain is a veil, which is not for a remover of streaks to take away
+    elif kind < 0.87:  # far rain is a veil, which is not for a remover of streaks to take away
         drawn = rain.physical(patch, seed)
         rainy, target = drawn.rainy, drawn.background
     else:
         rainy, target = rain.photoshop(patch, seed).rainy, patch
-    return {"image": rain.in_places(rainy, target, rng) if rng.random() < 0.5 else rainy, "target": target}
+    return {"image": rain.in_places(rainy, target, rng) if rng.random() < 0.2 else rainy, "target": target}
 
 
 def recognition_loss(logit: Tensor, target: Tensor) -> Tensor:
