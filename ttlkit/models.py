@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # The scale goes into the small weights, not over the large features: that would be a pass over memory more.
         weight, bias = self.scale * self.second.weight, self.scale * cast(Tensor, self.second.bias)
-        return x + F.conv2d(F.relu(self.first(x), inplace=True), weight, bias, padding=1)
+        return F.conv2d(F.relu(self.first(x), inplace=True), weight, bias, padding=1).add_(x)
 
 
 class UNet(nn.Module):
@@ -75,7 +75,7 @@ class UNet(nn.Module):
         for down, encoder in zip(self.downs, self.encoders[1:], strict=True):
             features.append(encoder(down(features[-1])))
         for skipped, up, decoder in zip(features[-2::-1], self.ups, self.decoders, strict=True):
-            features.append(decoder(up(features[-1]) + skipped))
+            features.append(decoder(up(features[-1]).add_(skipped)))
         return features
 
 
