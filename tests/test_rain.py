@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from ttlkit import rain, scenes, stats
+from ttlkit import features, rain, scenes, stats
 from ttlkit.images import to_grey
 
 RENDERERS = [rain.photoshop, rain.physical]
@@ -213,7 +213,7 @@ def test_photoshop_streaks_are_as_strong_as_stated():
 @pytest.mark.parametrize("angle", [-30, -10, 0, 20, 35])
 def test_photoshop_streaks_fall_at_the_stated_angle(angle):
     streaks = rain.photoshop(flat(0, 240, 240), 1, angle_deg=angle, length_px=30).streaks
-    assert stats.streak_direction(np.repeat(streaks[..., None], 3, 2))[0] == pytest.approx(angle, abs=2.5)
+    assert features.streak_direction(features.Prepared(np.repeat(streaks[..., None], 3, 2))) == pytest.approx(angle, abs=2.5)
 
 
 def test_photoshop_knobs_do_what_they_say():
@@ -334,7 +334,7 @@ def test_physical_streaks_fall_at_the_stated_angle(angle):
     found = []
     for seed in range(3):
         streaks = rain.physical(flat(0.05, 240, 240), seed, angle_deg=angle, **calm).streaks
-        found.append(stats.streak_direction(np.repeat(streaks[..., None], 3, 2))[0])
+        found.append(features.streak_direction(features.Prepared(np.repeat(streaks[..., None], 3, 2))))
     assert found == pytest.approx([angle] * 3, abs=2.5)
 
 
@@ -406,7 +406,7 @@ def test_overcast_takes_colour_and_leaves_luma():
     clear, grey = (
         rain.physical(red, 0, rate_mm_h=0, **{**PLAIN, "overcast": share}).background for share in (0.0, 0.5)
     )
-    assert stats.saturation(grey) < 0.75 * stats.saturation(clear)
+    assert features.saturation(features.Prepared(grey)) < 0.75 * features.saturation(features.Prepared(clear))
     assert to_grey(grey**rain.GAMMA).mean() == pytest.approx(to_grey(clear**rain.GAMMA).mean(), rel=1e-3)
 
 
@@ -447,8 +447,8 @@ def test_simulated_rain_is_nearer_to_real_rain_than_drawn_rain(shared_data):
     folder = shared_data / "collection/real"
     real = [images.load_image(path) for path in images.list_images(folder / "rainy")[1::2][::6]]
     clean = [_scaled(images.load_image(path)) for path in images.list_images(folder / "clean")[::8]]
-    sets = {f.__name__: stats.measure(f(image, [7, i]).rainy for i, image in enumerate(clean)) for f in RENDERERS}
-    mean = stats.closeness(sets, stats.measure(real))[-1]
+    sets = {f.__name__: features.measure(f(image, [7, i]).rainy for i, image in enumerate(clean)) for f in RENDERERS}
+    mean = stats.closeness(sets, features.measure(real))[-1]
     assert mean["physical"] < 0.6 * mean["photoshop"]
 
 
@@ -478,5 +478,5 @@ def test_streak_holes_cover_a_few_percent_steeply():
     cover = np.array([(m > 0.5).mean() for m in masks])
     assert 0.06 < cover.mean() < 0.16 and cover.min() > 0.005 and cover.max() < 0.3
     assert all(((m > 0.1) & (m < 0.9)).any() and m.max() > 0.9 for m in masks)  # soft edges, full middles
-    tilts = [stats.streak_direction(np.repeat(m[..., None], 3, 2))[0] for m in masks]
+    tilts = [features.streak_direction(features.Prepared(np.repeat(m[..., None], 3, 2))) for m in masks]
     assert np.abs(tilts).max() < 45 and np.std(tilts) > 5

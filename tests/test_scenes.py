@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttlkit import scenes, stats
+from ttlkit import features, scenes
 
 
 @given(shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), seed=st.integers(0, 2**32))
@@ -30,7 +30,7 @@ def test_empty_sizes_are_refused(size):
 
 def test_dead_leaves_are_like_photographs_in_spectrum_and_edges():
     made = [scenes.dead_leaves(seed, 160, 240) for seed in range(5)]
-    slopes = [stats.spectrum_slope(s) for s in made]
+    slopes = [features.spectrum_slope(features.Prepared(s)) for s in made]
     assert all(-3.5 < s < -1.5 for s in slopes)
     assert all(np.abs(np.diff(s, axis=1)).max() > 0.25 for s in made)  # sharp edges
     assert all(s.std() > 0.08 for s in made)

@@ -1,152 +1,15 @@
-"""Features and set distances against answers known beforehand."""
+"""Distances and tests between sets against answers known beforehand, and against scipy and scikit-learn."""
 
 import numpy as np
 import pytest
+from scipy.stats import kstest, mannwhitneyu, wasserstein_distance
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageDraw
-from scipy.stats import kstest
 
-from ttlkit import rain, scenes, stats
-from ttlkit.images import resize
+from ttlkit import stats
 
-
-def grey_image(values):
-    return np.repeat(np.asarray(values, np.float32)[..., None], 3, axis=2)
-
-
-def draw_streaks(angles, width=2.0, level=0.4, size=256, seed=0):
-    """Lines of 40 px on grey, drawn with Pillow at four times the size, so not by the code under test."""
-    rng = np.random.default_rng(seed)
-    canvas = Image.new("L", (4 * size, 4 * size), 0)
-    draw = ImageDraw.Draw(canvas)
-    for angle in np.deg2rad(np.resize(angles, 40)):
-        y, x = rng.uniform(0, 4 * size, 2)
-        dy, dx = 80 * np.cos(angle), 80 * np.sin(angle)
-        draw.line((x - dx, y - dy, x + dx, y + dy), fill=255, width=round(4 * width))
-    lines = np.asarray(canvas, np.float32).reshape(size, 4, size, 4).mean((1, 3)) / 255
-    return grey_image(0.3 + level * lines)
-
-
-def power_law_noise(exponent, size=256, seed=0):
-    rng = np.random.default_rng(seed)
-    f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size))
-    f[0, 0] = np.inf
-    phase = np.exp(2j * np.pi * rng.random(f.shape))
-    field = np.fft.irfft2(phase * f ** (exponent / 2), s=(size, size))
-    return grey_image(0.5 + 0.1 * field / field.std())
-
-
-@pytest.mark.parametrize("angle", [-35, -20, -5, 0, 10, 30, 40])
-def test_streak_direction_is_found(angle):
-    mean, spread = stats.streak_direction(stats.prepare(draw_streaks([angle])))
-    assert mean == pytest.approx(angle, abs=2.5)
-    assert spread < 12
-
-
-def test_streak_direction_spread_of_two_directions():
-    # Half the weight at each of +-20 degrees: r = cos 40, spread = sqrt(-2 ln r) / 2 = 20.9 degrees.
-    both = stats.streak_direction_spread(stats.prepare(draw_streaks([-20, 20])))
-    assert both == pytest.approx(np.rad2deg(np.sqrt(-2 * np.log(np.cos(np.deg2rad(40)))) / 2), abs=3)
-
-
-def test_noise_has_no_streak_direction():
-    noise = np.clip(np.random.default_rng(0).normal(0.5, 0.1, (200, 200)), 0, 1)
-    assert stats.streak_direction_spread(stats.prepare(grey_image(noise))) > 22
-    assert stats.gradient_orientation_spread(grey_image(noise)) > 0.9
-
-
-@pytest.mark.parametrize("angle", [0, 25])
-def test_streak_width_is_found(angle):
-    found = [stats.streak_width(stats.prepare(draw_streaks([angle], width))) for width in (2, 4, 6, 8)]
-    assert np.all(np.diff(found) > 0.8)
-    assert np.allclose(found, (2, 4, 6, 8), atol=1.6)  # prepare and the pixel grid widen the thin ones
-
-
-def test_streak_width_does_not_depend_on_the_tilt():
-    upright, tilted = (stats.streak_width(stats.prepare(draw_streaks([angle], 6))) for angle in (0, 38))
-    assert tilted == pytest.approx(upright, rel=0.08)
-
-
-def test_streak_contrast_is_found_and_grows_with_the_streaks():
-    low, high = (stats.streak_contrast(stats.prepare(draw_streaks([5], 4, level))) for level in (0.2, 0.4))
-    assert low == pytest.approx(0.2, abs=0.04) and high == pytest.approx(0.4, abs=0.06)
-
-
-def test_gradient_spread_knows_one_direction_from_all():
-    x = np.linspace(-1, 1, 128)
-    stripes = np.tile(0.5 + 0.3 * np.sin(20 * x), (128, 1))
-    disc = 0.2 + 0.6 * (np.hypot(x[:, None], x) < 0.6)
-    assert stats.gradient_orientation_spread(grey_image(stripes)) < 0.01
-    assert stats.gradient_orientation_spread(grey_image(disc)) > 0.95
-
-
-@pytest.mark.parametrize("exponent", [-1.0, -2.0, -3.0])
-def test_spectrum_slope_of_power_law_noise(exponent):
-    assert stats.spectrum_slope(power_law_noise(exponent)) == pytest.approx(exponent, abs=0.15)
-
-
-def test_simple_features_of_simple_images():
-    colour = np.zeros((40, 40, 3), np.float32) + np.array([0.9, 0.45, 0.2], np.float32)
-    assert stats.saturation(colour) == pytest.approx(0.7 / 0.9, abs=1e-5)
-    assert stats.veil(colour) == pytest.approx(0.2, abs=1e-5)
-    assert stats.local_contrast(colour) == pytest.approx(0, abs=1e-3)
-    noise = np.random.default_rng(0).normal(0.5, 0.05, (200, 200))
-    assert stats.local_contrast(grey_image(noise)) == pytest.approx(0.05, abs=0.003)
-
-
-def test_photoshop_rain_shows_in_the_features():
-    clean = scenes.dead_leaves(4, 240, 320)
-    before, after = (stats.measure([image]) for image in (clean, rain.photoshop(clean, 4).rainy))
-    assert after["streak_direction_spread"][0] < before["streak_direction_spread"][0]
-
-
-def test_prepare_only_scales_down():
-    small, big = random(20, 30), random(600, 960)
-    assert stats.prepare(small).shape == small.shape
-    assert stats.prepare(big).shape == (300, 480, 3)
-    assert stats.prepare(big, long_side=100).shape == (62, 100, 3)
-    assert stats.scale_down(small) is small and stats.scale_down(random(1, 2000)).shape == (1, 480, 3)
-
-
-def random(height, width):
-    return np.random.default_rng(0).random((height, width, 3), dtype=np.float32)
-
-
-def test_resolution_is_not_what_is_measured():
-    big = scenes.dead_leaves(0, 640, 960)
-    a, b = stats.measure([big]), stats.measure([resize(big, 320, 480)])
-    for name in a:
-        assert a[name][0] == pytest.approx(b[name][0], rel=0.03, abs=0.01), name
-
-
-@given(shape=st.tuples(st.integers(1, 33), st.integers(1, 33)), seed=st.integers(0, 99))
-@settings(max_examples=40, deadline=None)
-def test_every_feature_is_finite_on_any_image(shape, seed):
-    rng = np.random.default_rng(seed)
-    image = rng.random((*shape, 3), dtype=np.float32)
-    values = stats.measure([image, image * 0, image * 0 + 1, np.round(image)])
-    assert list(values) == [f.name for f in stats.FEATURES]
-    assert all(v.shape == (4,) and v.dtype == np.float64 and np.isfinite(v).all() for v in values.values())
-
-
-def test_flat_images_have_the_stated_values():
-    values = {name: v[0] for name, v in stats.measure([np.full((50, 60, 3), 0.5, np.float32)]).items()}
-    none = ("streak_contrast", "streak_width", "saturation", "spectrum_slope")
-    assert all(values[name] == 0 for name in none)
-    assert values["gradient_orientation_spread"] == 1
-    assert values["streak_direction_spread"] == pytest.approx(27.2, abs=0.1)
-
-
-@pytest.mark.parametrize("bad", [np.zeros((3, 3)), np.zeros((3, 3, 3), np.uint8), np.full((3, 3, 3), 2.0)])
-def test_what_is_not_an_image_is_refused(bad):
-    with pytest.raises(ValueError, match="an image is"):
-        stats.measure([bad])
-
-
-def test_no_images_are_refused():
-    with pytest.raises(ValueError, match="no images"):
-        stats.measure([])
+given_seed = settings(max_examples=20, deadline=None)(given(seed=st.integers(0, 10_000)))
 
 
 def gaussians(count, features, shift=0.0, seed=0):
@@ -157,10 +20,12 @@ def gaussians(count, features, shift=0.0, seed=0):
 @pytest.mark.parametrize("shift, delta", [(0.5, -0.276), (2.0, -0.843)])  # delta = 1 - 2 Phi(shift / sqrt 2)
 def test_shifted_gaussians_are_as_far_apart_as_their_means(shift, delta):
     a, b = gaussians(3000, 1), gaussians(2000, 1, shift, seed=1)
-    (row,) = stats.compare(a, b, rounds=50)
+    (row,) = stats.compare(a, b, rounds=200)
     assert row["wasserstein"] == pytest.approx(shift, abs=0.06)
     assert row["cliffs_delta"] == pytest.approx(delta, abs=0.03)
-    assert row["p_value"] < 1e-10 and row["null"] < 0.1
+    assert row["p_value"] == pytest.approx(1 / 201) and row["null"] < 0.1
+    assert row["wasserstein_low"] < shift < row["wasserstein_high"] < shift + 0.15
+    assert row["cliffs_delta_low"] < delta < row["cliffs_delta_high"]
     assert row["median_b"] - row["median_a"] == pytest.approx(shift, abs=0.1)
 
 
@@ -176,8 +41,9 @@ def test_compare_does_not_depend_on_the_unit_and_is_antisymmetric():
 
 
 def test_sets_from_one_source_look_like_chance():
-    rows = stats.compare(gaussians(40, 300), gaussians(30, 300, seed=1), rounds=200)
+    rows = stats.compare(gaussians(40, 300), gaussians(30, 300, seed=1), rounds=200, confident=1)
     assert kstest([row["p_value"] for row in rows], "uniform").pvalue > 0.001
+    assert min(row["p_holm"] for row in rows) > 0.5  # 300 features and nothing to find
     beyond = np.mean([row["wasserstein"] > row["null"] for row in rows])
     assert 0.01 < beyond < 0.1  # one in twenty
 
@@ -221,3 +87,97 @@ def test_closeness_is_the_distance_of_compare_and_its_mean():
     assert stats.closeness({"itself": reference}, reference)[-1]["itself"] == 0
     with pytest.raises(ValueError, match="no sets"):
         stats.closeness({}, reference)
+
+
+@given_seed
+def test_distance_is_scipys_over_the_spread_within(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.normal(3, 2, rng.integers(2, 40)), rng.gamma(2, 1, rng.integers(2, 40))
+    within = np.sqrt((((x - x.mean()) ** 2).sum() + ((y - y.mean()) ** 2).sum()) / (len(x) + len(y) - 2))
+    assert stats.distance(x, y) == pytest.approx(wasserstein_distance(x, y) / within, rel=1e-9)
+
+
+@given_seed
+def test_cliffs_delta_is_the_rank_test_of_scipy(seed):
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(0, 9, 30).astype(float), rng.integers(2, 12, 20).astype(float)  # with ties
+    delta, low, high = stats.cliffs_delta(x, y, rng, 300)
+    assert delta == pytest.approx(2 * mannwhitneyu(x, y).statistic / (len(x) * len(y)) - 1)
+    assert low <= delta <= high and -1 <= low and high <= 1
+
+
+def test_holm_by_hand():
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.5, 0.9]) == [1, 1] and stats.holm([]) == []
+
+
+def test_halves_of_one_set_are_near_and_of_two_are_not():
+    one = {"f": np.random.default_rng(0).normal(size=200)}
+    two = {"f": np.r_[one["f"][:100], one["f"][100:] + 3]}
+    assert stats.halves(one)["f"] < 0.25
+    assert stats.distance(two["f"][:100], two["f"][100:]) > 2.5
+    assert np.isnan(stats.halves({"f": np.ones(3)})["f"])
+
+
+def clouds(n, m, shift, features=4, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.normal(0, 1, (n, features)), rng.normal(shift, 1, (m, features))
+
+
+def test_frechet_distance_of_two_gaussians():
+    x, y = clouds(20000, 20000, 0.5)
+    assert stats.frechet(x, 2 * y) == pytest.approx(4 * (1**2 + 1**2), abs=0.15)  # means 0 and 1, deviations 1 and 2
+    assert stats.frechet(x, x) == pytest.approx(0, abs=1e-6)
+
+
+def test_correction_takes_the_bias_of_small_samples():
+    plain = [stats.frechet(*clouds(40, 40, 0, 12, seed)) for seed in range(12)]
+    corrected = [stats.frechet_corrected(*clouds(40, 40, 0, 12, seed)) for seed in range(12)]
+    assert np.mean(plain) > 1 and abs(np.mean(corrected)) < 0.3 * np.mean(plain)  # the truth is 0
+
+
+def test_mmd_is_the_unbiased_estimate():
+    x, y = clouds(12, 9, 0.8)
+    both = np.concatenate([x, y])
+    squared = ((both[:, None] - both[None]) ** 2).sum(-1)
+    width = np.median(squared[np.triu_indices(21, 1)])
+    kernel = np.exp(-squared / width)
+    xx, yy, xy = kernel[:12, :12], kernel[12:, 12:], kernel[:12, 12:]
+    expected = (xx.sum() - 12) / (12 * 11) + (yy.sum() - 9) / (9 * 8) - 2 * xy.mean()
+    assert stats.mmd(x, y, rounds=20)["value"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("shift, found", [(0.0, False), (0.8, True)])
+def test_tests_over_all_features_find_what_is_there_and_nothing_else(shift, found):
+    x, y = clouds(60, 50, shift)
+    rows = stats.overall(x, y, ["a", "b", "c", "d"], rounds=200)
+    assert [row["test"] for row in rows] == ["MMD²", "Fréchet distance", "classifier AUC"]
+    for row in rows:
+        assert (row["p_value"] < 0.05) == found and (row["value"] > row["null"]) == found, row
+
+
+def test_p_values_over_all_features_are_uniform_where_there_is_nothing():
+    values = [stats.mmd(*clouds(20, 15, 0, 3, seed), seed, rounds=100)["p_value"] for seed in range(120)]
+    assert kstest(values, "uniform").pvalue > 0.001
+
+
+def test_the_classifier_says_which_feature_carries_it():
+    x, y = clouds(80, 80, 0)
+    x[:, 2] += 2
+    auc, p_value, null, carried = stats.classifier(x, y, ["a", "b", "c", "d"], rounds=30)
+    assert auc > 0.85 > null and p_value < 0.05 and carried[0][0] == "c" and carried[0][1] > 0
+
+
+def test_few_images_get_no_test_over_all_features():
+    assert stats.overall(*clouds(stats.LEAST - 1, 50, 1), ["a", "b", "c", "d"]) == []
+
+
+def test_ten_thousand_images_stay_in_memory():
+    import tracemalloc
+
+    a, b = gaussians(10_000, 1), gaussians(10_000, 1, 0.1, seed=1)
+    tracemalloc.start()
+    (row,) = stats.compare(a, b, rounds=300, confident=100)
+    assert tracemalloc.get_traced_memory()[1] < 400e6
+    tracemalloc.stop()
+    assert row["p_value"] == pytest.approx(1 / 301)

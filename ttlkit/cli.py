@@ -1,4 +1,4 @@
-"""The command line: `ttlkit reproduce | sweep | derain | data | report`."""
+"""The command line: `ttlkit reproduce | sweep | gap | derain | data | report`."""
 
 from __future__ import annotations
 
@@ -54,6 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--slurm", metavar="PARTITION", help="a SLURM job for each seed; 'local': processes here")
     command.add_argument("--hours", type=int, default=12, help="time limit of a SLURM job (default: 12)")
     command.set_defaults(call=sweep)
+
+    command = commands.add_parser("gap", help="how far apart two folders of images are, feature by feature")
+    command.add_argument("a", metavar="A", type=Path, help="a folder of images, such as your synthetic rain")
+    command.add_argument("b", metavar="B", type=Path, help="the other, such as real rain")
+    command.add_argument("--out", type=Path, help="folder for the report (default: outputs/gap-A-B)")
+    command.add_argument("--images", type=int, help="most images of a folder, evenly spread (default: all)")
+    command.add_argument("--equalise", action="store_true", help="bring all to 480 px and JPEG quality 75 first")
+    command.add_argument("--teacher", type=Path, help="a recognition teacher.safetensors: compare what it sees too")
+    command.add_argument("--seed", type=int, default=0)
+    command.set_defaults(call=gap)
 
     command = commands.add_parser("derain", help="restore an image or a folder of images")
     command.add_argument("source", metavar="IN", type=Path)
@@ -207,6 +217,38 @@ def _write_report(folder: Path) -> Path:
     table = folder / "05_real_scene_evaluation" / "table.txt"
     intro = table.read_text() if table.is_file() else ""
     return write_report(notebooks, folder / "report.html", f"ttlkit: run {folder.name}", intro)
+
+
+def gap(chosen: argparse.Namespace) -> int:
+    """Measure two folders, print the table, write the report."""
+    from ttlkit import config, data, images, show
+    from ttlkit import gap as study
+
+    sides = []
+    for folder in (chosen.a, chosen.b):
+        paths = images.list_images(folder)
+        if not paths:
+            raise study.GapError(f"{folder}: no images in this folder")
+        paths = data.spread(paths, chosen.images or len(paths))
+        label = "/".join(folder.resolve().parts[-2:])
+        sides.append(study.measure_files(paths, label, chosen.equalise))
+    a, b = sides
+    found = study.compare(a, b, chosen.seed)
+    print(show.markdown_table(study.as_table(found["features"]), study.COLUMNS, 3))
+    print()
+    print(show.markdown_table(found["overall"], digits=3) if found["overall"] else "too few images for tests on all")
+    deep = []
+    if chosen.teacher:
+        seen = [study.deep_features(side.paths, chosen.teacher, side.name) for side in sides]
+        deep = study.compare_deep(*seen, chosen.seed)
+        print("\nwhat the recognition teacher sees\n" + show.markdown_table(deep, digits=3))
+    for problem in (*a.skipped, *b.skipped):
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"\n{study.verdict(found, a.name, b.name)}")
+    folder = chosen.out or config.home() / "outputs" / f"gap-{chosen.a.resolve().name}-{chosen.b.resolve().name}"
+    note = f"Seed {chosen.seed}{', equalised: 480 px, JPEG quality 75' if chosen.equalise else ''}."
+    print(f"report: {study.write(folder, a, b, found, deep, note)}")
+    return 0
 
 
 def derain(chosen: argparse.Namespace) -> int:

@@ -233,10 +233,11 @@ def write_report(notebooks: Sequence[Path], out: Path, title: str, intro_markdow
 
     intro = BeautifulSoup(markdown_html(intro_markdown), "html.parser")
     _seal(intro, "intro", sections)
+    nav = f'<nav aria-label="Notebooks"><ol>{"".join(entries)}</ol></nav>' if entries else ""
     page = f"""<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title><style>{_STYLE}{HtmlFormatter().get_style_defs(".highlight")}</style></head>
-<body><h1>{html.escape(title)}</h1>{intro}<nav aria-label="Notebooks"><ol>{"".join(entries)}</ol></nav>
+<body><h1>{html.escape(title)}</h1>{intro}{nav}
 {"".join(parts)}</body></html>
 """
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -237,6 +237,24 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
     return figure
 
 
+def plot_feature(feature, *pictures: np.ndarray) -> Figure:
+    """What a feature sees: each image (H, W, 3), the map that the number is taken from, and the number."""
+    from ttlkit import features
+
+    prepared = [features.prepare(im.to_float(p) if p.dtype == np.uint8 else p) for p in pictures]
+    maps = [feature.see(seen) for seen in prepared]
+    top = max((float(np.quantile(m, 0.995)) for m in maps), default=0) or 1.0  # one scale, so that maps compare
+    figure = _figure(6.4 * len(pictures), 2.9, f"{feature.label} [{feature.unit}]")
+    axes = figure.subplots(1, 2 * len(pictures), squeeze=False)[0]
+    for i, (seen, shown) in enumerate(zip(prepared, maps, strict=True)):
+        axes[2 * i].imshow(im.to_u8(seen.image))
+        axes[2 * i + 1].imshow(shown, cmap="magma", vmin=0, vmax=top, aspect="equal")
+        axes[2 * i + 1].set_title(f"{feature.measure(seen):.3g}", fontsize=11)
+    for ax in axes:
+        ax.set(xticks=[], yticks=[])
+    return figure
+
+
 def plot_distances(rows: Sequence[dict]) -> Figure:
     """Wasserstein distance per feature as bars, largest on top; a line marks the null (stats.compare)."""
     rows = sorted(rows, key=lambda row: finite_number(row["wasserstein"]))

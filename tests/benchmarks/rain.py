@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ttlkit import config, images, rain, scenes, stats
+from ttlkit import config, features, images, rain, scenes, stats
 
 
 def renderers():
@@ -48,14 +48,14 @@ def renderers():
 def print_closeness(collection):
     folder = Path(collection) / "real"
     rainy, clean = (images.list_images(folder / kind) for kind in ("rainy", "clean"))
-    scaled = [stats.scale_down(images.load_image(path)) for path in clean]
+    scaled = [features.scale_down(images.load_image(path)) for path in clean]
     halves = {
-        part: stats.measure(map(images.load_image, rainy[i::2])) for i, part in enumerate(("tuned on", "held out"))
+        part: features.measure(map(images.load_image, rainy[i::2])) for i, part in enumerate(("tuned on", "held out"))
     }
-    drawn = {"clean": stats.measure(map(images.load_image, clean)), "other half": halves["tuned on"]}
+    drawn = {"clean": features.measure(map(images.load_image, clean)), "other half": halves["tuned on"]}
     for seed in range(5):
         for renderer in (rain.photoshop, rain.physical):
-            measured = stats.measure(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
+            measured = features.measure(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
             drawn[f"{renderer.__name__} {seed}"] = measured
     for part, reference in halves.items():
         rows = stats.closeness(drawn, reference)
