@@ -230,5 +230,3 @@ def test_what_is_not_an_image_is_refused(bad):
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="no images"):
         features.measure([])
-
-

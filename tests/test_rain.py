@@ -213,7 +213,8 @@ def test_photoshop_streaks_are_as_strong_as_stated():
 @pytest.mark.parametrize("angle", [-30, -10, 0, 20, 35])
 def test_photoshop_streaks_fall_at_the_stated_angle(angle):
     streaks = rain.photoshop(flat(0, 240, 240), 1, angle_deg=angle, length_px=30).streaks
-    assert features.streak_direction(features.Prepared(np.repeat(streaks[..., None], 3, 2))) == pytest.approx(angle, abs=2.5)
+    seen = features.Prepared(np.repeat(streaks[..., None], 3, 2))
+    assert features.streak_direction(seen) == pytest.approx(angle, abs=2.5)
 
 
 def test_photoshop_knobs_do_what_they_say():

@@ -240,7 +240,7 @@ def gap(chosen: argparse.Namespace) -> int:
     deep = []
     if chosen.teacher:
         seen = [study.deep_features(side.paths, chosen.teacher, side.name) for side in sides]
-        deep = study.compare_deep(*seen, chosen.seed)
+        deep = study.compare_deep(seen[0], seen[1], chosen.seed)
         print("\nwhat the recognition teacher sees\n" + show.markdown_table(deep, digits=3))
     for problem in (*a.skipped, *b.skipped):
         print(f"left out: {problem}", file=sys.stderr)

@@ -43,7 +43,7 @@ class Profile:
 TASKS = "recognition,deblur,streaks"  # whose teachers a run trains and distils
 GUIDE = "streaks"  # the one of them whose output the student must not forget
 # Where fine-tuning starts, beside the tasks; `unguided` is the student without its guide.
-SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED = "scratch", "scratch-total", "all", "student", "unguided"
+INITS = SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED = "scratch", "scratch-total", "all", "student", "unguided"
 EVERY_INIT = f"{SCRATCH},{TASKS},{STUDENT}"
 PROFILES = {
     "smoke": Profile(
@@ -208,6 +208,7 @@ class Gap(Settings):
     stage = "01_gap_statistics"
     reads = ("real", "synthetic")
     images: int | None = field(default=None, metadata={"profile": "gap_images", "least": 2})
+    teacher: str = ""
 
 
 @dataclass(frozen=True)

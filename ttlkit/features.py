@@ -8,8 +8,17 @@ from functools import cached_property
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import convolve, gaussian_filter, grey_closing, grey_opening, label, maximum_filter1d, minimum_filter
-from scipy.ndimage import find_objects, uniform_filter
+from scipy.ndimage import (
+    convolve,
+    find_objects,
+    gaussian_filter,
+    grey_closing,
+    grey_opening,
+    label,
+    maximum_filter1d,
+    minimum_filter,
+    uniform_filter,
+)
 
 from ttlkit.images import recompress, resize, to_grey
 
@@ -38,8 +47,10 @@ class Feature:
 
 @dataclass(frozen=True)
 class Lines:
-    """Thin bright structures, all (H, W): `height` over their surroundings in luma, `upright` and `right` (w cos 2 tilt,
-    w sin 2 tilt), `steep` (within 45 degrees of the vertical, coherent) and `crest` (their middle lines).
+    """Thin bright structures, all (H, W).
+
+    `height` over their surroundings in luma; `upright` and `right`: w cos 2 tilt and w sin 2 tilt; `steep`: within 45
+    degrees of the vertical, and coherent; `crest`: their middle lines.
     """
 
     height: np.ndarray
@@ -382,30 +393,44 @@ def _steps_map(seen: Prepared) -> np.ndarray:
     return np.hypot(*np.gradient(to_grey(seen.raw[:256, :256]))) if min(seen.raw.shape[:2]) > 1 else seen.grey * 0
 
 
+_Definition = tuple[Callable[[Prepared], float], str, str, str, Callable[[Prepared], np.ndarray]]
+_STREAKS: list[_Definition] = [
+    (streak_direction, "direction of streaks", "degrees", "Bigun & Granlund 1987", _crests_only),
+    (streak_direction_spread, "spread of streak directions", "degrees", "Mardia & Jupp 2000", _crests_only),
+    (streak_length, "length of streaks", "px", "Rosenfeld & Pfaltz 1966", _crests_only),
+    (streak_width, "width of streaks", "px", "Maragos 1989", _crests_only),
+    (streak_density, "density of streaks", "1/100 px", "Serra 1982", _crests_only),
+    (edge_spread, "spread of edge directions", "1", "Mardia & Jupp 2000", _gradient_size),
+]
+_LIGHT: list[_Definition] = [
+    (streak_contrast, "height of streaks", "luma", "Serra 1982", _crests_only),
+    (streak_colour, "colour of streaks", "1", "Zhang et al. 2006", _crests_only),
+    (streak_fading, "fading of streaks on bright ground", "1", "Garg & Nayar 2004", _crests_only),
+    (streak_sign, "bright over dark lines", "1", "Serra 1982", lambda seen: seen.grey - seen.opened),
+    (saturation, "saturation", "1", "Smith 1978", saturation_map),
+]
+_SCATTERING: list[_Definition] = [
+    (veil, "veil", "1", "He et al. 2009", lambda seen: seen.darkest),
+    (local_contrast, "local contrast", "luma", "Peli 1990", lambda seen: seen.detail),
+    (depth_fading, "loss of detail with depth", "1", "Narasimhan & Nayar 2002", lambda seen: seen.darkest),
+    (spectrum_slope, "slope of the spectrum", "1", "Field 1987", _spectrum_map),
+    (spectrum_anisotropy, "upright over level structures", "log10", "Torralba & Oliva 2003", _spectrum_map),
+]
+_CAMERA: list[_Definition] = [
+    (megapixels, "size", "megapixels", "raw image", lambda seen: seen.grey),
+    (noise, "noise", "luma", "Immerkaer 1996", lambda seen: seen.noise_map),
+    (blockiness, "blocks of JPEG", "1", "Wang et al. 2002", _steps_map),
+]
 FEATURES: tuple[Feature, ...] = tuple(
     Feature(measure.__name__, text, unit, source, measure, see, group)
-    for group, measure, text, unit, source, see in (
-        ("streaks", streak_direction, "direction of streaks", "degrees", "Bigun & Granlund 1987", _crests_only),
-        ("streaks", streak_direction_spread, "spread of streak directions", "degrees", "Mardia & Jupp 2000", _crests_only),
-        ("streaks", streak_length, "length of streaks", "px", "Rosenfeld & Pfaltz 1966", _crests_only),
-        ("streaks", streak_width, "width of streaks", "px", "Maragos 1989", _crests_only),
-        ("streaks", streak_density, "density of streaks", "1/100 px", "Serra 1982", _crests_only),
-        ("streaks", edge_spread, "spread of edge directions", "1", "Mardia & Jupp 2000", _gradient_size),
-        ("light", streak_contrast, "height of streaks", "luma", "Serra 1982", _crests_only),
-        ("light", streak_colour, "colour of streaks", "1", "Zhang et al. 2006", _crests_only),
-        ("light", streak_fading, "fading of streaks on bright ground", "1", "Garg & Nayar 2004", _crests_only),
-        ("light", streak_sign, "bright over dark lines", "1", "Serra 1982", lambda seen: seen.grey - seen.opened),
-        ("light", saturation, "saturation", "1", "Smith 1978", saturation_map),
-        ("scattering", veil, "veil", "1", "He et al. 2009", lambda seen: seen.darkest),
-        ("scattering", local_contrast, "local contrast", "luma", "Peli 1990", lambda seen: seen.detail),
-        ("scattering", depth_fading, "loss of detail with depth", "1", "Narasimhan & Nayar 2002", lambda seen: seen.darkest),
-        ("scattering", spectrum_slope, "slope of the spectrum", "1", "Field 1987", _spectrum_map),
-        ("scattering", spectrum_anisotropy, "upright over level structures", "log10", "Torralba & Oliva 2003", _spectrum_map),
-        ("camera", megapixels, "size", "megapixels", "raw image", lambda seen: seen.grey),
-        ("camera", noise, "noise", "luma", "Immerkaer 1996", lambda seen: seen.noise_map),
-        ("camera", blockiness, "blocks of JPEG", "1", "Wang et al. 2002", _steps_map),
+    for group, members in (
+        ("streaks", _STREAKS),
+        ("light", _LIGHT),
+        ("scattering", _SCATTERING),
+        ("camera", _CAMERA),
     )
-)  # fmt: skip
+    for measure, text, unit, source, see in members
+)
 NAMES = tuple(feature.name for feature in FEATURES)
 CAMERA = tuple(feature.name for feature in FEATURES if feature.group == "camera")
 

@@ -176,6 +176,34 @@ def compare_deep(x: np.ndarray, y: np.ndarray, seed: int = 0) -> list[dict[str, 
     return stats.overall(main[: len(x)], main[len(x) :], names, seed)
 
 
+def against_truth(rainy: Sequence[np.ndarray], streaks: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+    """How well single-image estimates of streaks agree with the streaks themselves, one row a feature of streaks.
+
+    rainy: images (H, W, 3) in [0, 1]; streaks: what rain has added to each, (H, W) or (H, W, 3), measured as a picture
+    of its own. Rows {"feature", "truth", "estimate": medians, "bias": mean of estimate - truth, "correlation": Pearson,
+    "n"}.
+    """
+    if len(rainy) != len(streaks) or len(rainy) < 3:
+        raise GapError(f"{len(rainy)} rainy images and {len(streaks)} streak layers: give as many, and at least 3")
+    layers = [np.clip(s if s.ndim == 3 else np.repeat(s[..., None], 3, axis=2), 0, 1) for s in streaks]
+    seen, known = features.measure(rainy), features.measure(layers)
+    rows = []
+    for name in OF_STREAKS:
+        x, y = known[name], seen[name]
+        related = float(np.corrcoef(x, y)[0, 1]) if min(x.std(), y.std()) > 0 else 0.0
+        row = {"feature": features.FEATURES[features.NAMES.index(name)].label, "truth": float(np.median(x))}
+        rows.append({**row, "estimate": float(np.median(y)), "bias": float((y - x).mean()), "correlation": related})
+    return [{**row, "n": len(rainy)} for row in rows]
+
+
+OF_STREAKS = (
+    "streak_direction",
+    "streak_direction_spread",
+    "streak_length",
+    "streak_width",
+    "streak_density",
+    "streak_contrast",
+)
 COLUMNS = {
     "label": "feature",
     "median_a": "A",
@@ -209,7 +237,7 @@ def verdict(found: dict[str, Any], a: str, b: str) -> str:
     beyond = [r for r in rain if r["p_holm"] < 0.05 and r["wasserstein"] > max(r["null"], r["a_a"], r["b_b"])]
     most = ", ".join(r["label"] for r in sorted(beyond, key=lambda r: -r["wasserstein"])[:3])
     camera = [r["label"] for r in found["features"] if r["group"] == "camera" and r["p_holm"] < 0.05]
-    text = f"{a} and {b} differ in {len(beyond)} of {len(rain)} features of rain" + (f", most in {most}" if most else "")
+    text = f"{a} and {b} differ in {len(beyond)} of {len(rain)} features of rain{', most in ' if most else ''}{most}"
     if camera:
         text += f"; the files differ in {', '.join(camera)} too, which has nothing to do with rain (see --equalise)"
     return text

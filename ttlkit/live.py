@@ -190,3 +190,57 @@ def upload_box(restore: Callable[[np.ndarray], np.ndarray]):
 
     chooser.observe(on_upload, "value")
     return widgets.VBox([chooser, message, result])
+
+
+RAIN_KNOBS = {  # of rain.physical: what a class may turn, and from where to where
+    "angle_deg": (-30.0, 30.0, 10.0),
+    "rate_mm_h": (3.0, 150.0, 40.0),
+    "near_m": (0.4, 3.0, 0.6),
+    "exposure_s": (0.002, 0.033, 0.008),
+}
+
+
+def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
+    """A widget: turn direction, rain rate, distance and exposure; see the rain, and what the features say.
+
+    `scene` is a rain-free image (H, W, 3), float in [0, 1] or uint8; `names`: of `features.FEATURES`. It is scaled down
+    so that a turn takes a fraction of a second.
+    """
+    import ipywidgets as widgets
+
+    from ttlkit import features, rain
+
+    small = features.scale_down(im.to_float(im.to_u8(scene)), 320)
+    chosen = [features.FEATURES[features.NAMES.index(name)] for name in names]
+    picture, numbers = widgets.Image(format="png"), widgets.HTML()
+    sliders = {}
+    for name, (least, most, value) in RAIN_KNOBS.items():
+        knob = rain.PHYSICAL[name]
+        sliders[name] = widgets.FloatSlider(
+            value=value,
+            min=least,
+            max=most,
+            step=(most - least) / 100,
+            readout_format=".3g",
+            description=f"{knob.text.split(',')[0]} [{knob.unit}]",
+            continuous_update=False,
+            style={"description_width": "initial"},
+            layout={"width": "100%", "max_width": "480px"},
+        )
+
+    def draw(change=None) -> None:
+        drawn = rain.physical(small, seed, **{name: slider.value for name, slider in sliders.items()})
+        seen = features.prepare(drawn.rainy)
+        found = features.FEATURES[features.NAMES.index("streak_density")].see(seen)
+        beside = np.repeat((found / max(float(found.max()), 1e-6))[..., None], 3, axis=2)
+        picture.value = png_bytes(np.concatenate([im.to_u8(drawn.rainy), im.to_u8(beside)], axis=1))
+        cells = "".join(
+            f"<tr><td>{html.escape(f.label)}</td><td align=right>{f.measure(seen):.3g} {html.escape(f.unit)}</td></tr>"
+            for f in chosen
+        )
+        numbers.value = f"<table>{cells}</table>"
+
+    for slider in sliders.values():
+        slider.observe(draw, "value")
+    draw()
+    return widgets.VBox([picture, widgets.HBox([widgets.VBox(list(sliders.values())), numbers])])

@@ -25,7 +25,8 @@ def negative_ssim(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 def restoration(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Charbonnier plus a fifth of 1 - SSIM, (B,): for reconstructing teachers and for deraining alike.
 
-    A squared error removes more rain of the kinds it has seen, and more of what only looks like it: on real rain it lost.
+    A squared error took away more rain of the kinds it had seen, and more of what only looks like it; on real rain it
+    lost.
     """
     return charbonnier(restored, clean) + 0.2 * negative_ssim(restored, clean)
 

@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit.config import (
-    ALL,
     GUIDE,
-    SCRATCH,
+    INITS,
     STAGES,
-    STUDENT,
     TASKS,
-    TOTAL,
-    UNGUIDED,
     FineTuning,
     SettingsError,
     check_name,
@@ -52,7 +48,7 @@ def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[Stag
 
     evaluation = stage("05_real_scene_evaluation")
     inits = split_names(evaluation.settings.inits)
-    known_inits = [SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED, *split_names(tasks)]
+    known_inits = [*INITS, *split_names(tasks)]
     for init in inits:
         check_name(init, known_inits, f"entry of {FineTuning.stage}'s inits")
     return [

@@ -255,6 +255,39 @@ def plot_feature(feature, *pictures: np.ndarray) -> Figure:
     return figure
 
 
+def plot_knobs(curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+    """How numbers follow what is turned: {knob: {feature: (knob's values, feature's values)}}, a panel for each."""
+    knobs, names = list(curves), list(dict.fromkeys(name for found in curves.values() for name in found))
+    figure = _figure(2.9 * len(names) + 0.6, 2.1 * len(knobs) + 0.4, None)
+    axes = figure.subplots(len(knobs), len(names), squeeze=False)
+    for r, knob in enumerate(knobs):
+        for c, name in enumerate(names):
+            axes[r, c].plot(*curves[knob][name], "o-", color=BLUE, markersize=4)
+            axes[r, c].grid(alpha=0.3)
+            axes[r, c].set_xlabel(knob, fontsize=9)
+            if r == 0:
+                axes[r, c].set_title(name, fontsize=10)
+    return figure
+
+
+def plot_relation(points: Sequence[dict], x: str, y: str, labels: tuple[str, str], title: str | None = None) -> Figure:
+    """A scatter of rows {x, y, "model", "set"}: a colour a model, the set written beside its point."""
+    figure = _figure(7.2, 4.2, title)
+    ax = figure.subplots()
+    for place, (model, colour) in enumerate(colours(row["model"] for row in points).items()):
+        own = [row for row in points if row["model"] == model]
+        marker = MARKERS[place % len(MARKERS)]
+        ax.scatter([r[x] for r in own], [r[y] for r in own], color=colour, marker=marker, label=model)
+        for row in own:
+            place_of = {"xytext": (4, 3), "textcoords": "offset points"}
+            ax.annotate(row["set"], (row[x], row[y]), fontsize=7.5, color=colour, **place_of)  # type: ignore[arg-type]
+    ax.axhline(0, color=GREY, linestyle="--")
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=9)
+    return figure
+
+
 def plot_distances(rows: Sequence[dict]) -> Figure:
     """Wasserstein distance per feature as bars, largest on top; a line marks the null (stats.compare)."""
     rows = sorted(rows, key=lambda row: finite_number(row["wasserstein"]))
