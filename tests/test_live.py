@@ -177,3 +177,19 @@ def test_duration_in_words():
 
 
 # ---- formulas and report
+
+
+# ---- rain explorer
+
+
+def test_rain_explorer_follows_its_sliders():
+    from ttlkit import scenes
+
+    box = live.rain_explorer(scenes.dead_leaves(0, 96, 128), ["streak_direction", "streak_density"])
+    image, row = box.children
+    sliders, numbers = row.children
+    before, told = image.value, numbers.value
+    assert decoded(before).shape == (96, 256, 3) and "density of streaks" in told
+    by_name = {slider.description.split(" [")[0]: slider for slider in sliders.children}
+    by_name["rain rate"].value = 140.0
+    assert image.value != before and numbers.value != told
