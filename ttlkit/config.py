@@ -279,7 +279,7 @@ class FineTuning(Training):
 @dataclass(frozen=True)
 class Evaluation(Settings):
     stage = "05_real_scene_evaluation"
-    reads = ("test", "real")
+    reads = ("test", "real", "synthetic")
     inits: str | None = field(default=None, metadata={"profile": "inits"})
     peers: str = ""
     images: int | None = field(default=None, metadata={"profile": "test_images", "least": 1})
