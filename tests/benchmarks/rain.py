@@ -45,17 +45,20 @@ def renderers():
     return found
 
 
+def about_rain(pictures):
+    """Features of images, without those of the camera and its files."""
+    return {name: v for name, v in features.measure(pictures).items() if name not in features.CAMERA}
+
+
 def print_closeness(collection):
     folder = Path(collection) / "real"
     rainy, clean = (images.list_images(folder / kind) for kind in ("rainy", "clean"))
     scaled = [features.scale_down(images.load_image(path)) for path in clean]
-    halves = {
-        part: features.measure(map(images.load_image, rainy[i::2])) for i, part in enumerate(("tuned on", "held out"))
-    }
-    drawn = {"clean": features.measure(map(images.load_image, clean)), "other half": halves["tuned on"]}
+    halves = {part: about_rain(map(images.load_image, rainy[i::2])) for i, part in enumerate(("tuned on", "held out"))}
+    drawn = {"clean": about_rain(map(images.load_image, clean)), "other half": halves["tuned on"]}
     for seed in range(5):
         for renderer in (rain.photoshop, rain.physical):
-            measured = features.measure(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
+            measured = about_rain(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
             drawn[f"{renderer.__name__} {seed}"] = measured
     for part, reference in halves.items():
         rows = stats.closeness(drawn, reference)
