@@ -18,6 +18,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 # module -> the modules of ttlkit that it may import
 TABLE = {
     "images": set(),
+    "photos": {"images"},
     "config": set(),
     "models": set(),
     "stages": {"config"},
