@@ -1,5 +1,6 @@
 """Inference: tiles equal the whole, any size works, files keep their names, bad files cost nothing."""
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,22 @@ def test_strength_goes_from_the_input_past_the_restored(model):
     for wrong in (-0.1, 1.6, float("nan")):
         with pytest.raises(restore.RestoreError, match="0 to 1.5"):
             restore.apply(engine, image, strength=wrong)
+
+
+def test_memory_stays_that_of_image_and_result_and_one_tile():
+    def half(piece):
+        return images.to_float(piece) / 2
+
+    image = np.full((3000, 4000, 3), 200, np.uint8)
+    engine = restore.Engine(half, radius=20, multiple=16)
+    tracemalloc.start()  # NumPy reports to it
+    try:
+        restored = restore.apply(engine, image, tile=256, strength=0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert restored.min() == restored.max() == 150
+    assert peak < restored.nbytes + 20 * 320**2 * 3 * 4 < 2 * restored.nbytes
 
 
 class SmallDevice(models.Restorer):

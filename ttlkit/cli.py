@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     try:
-        return chosen.call(chosen)
+        code = chosen.call(chosen)
+        if arguments is None:
+            gc.freeze()  # or Python, leaving, searches all of torch for garbage: half a second
+        return code
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -228,8 +232,6 @@ def _write_report(folder: Path) -> Path:
 
 def derain(chosen: argparse.Namespace) -> int:
     """Restore files; what fails is listed at the end; exit code 1 if anything failed or nothing was written."""
-    from tqdm import tqdm
-
     from ttlkit import restore
 
     sources, target = _split_target(chosen.paths, chosen.out)
@@ -244,7 +246,11 @@ def derain(chosen: argparse.Namespace) -> int:
         engine = restore.load_engine(weights, chosen.engine, chosen.device)
         print(f"weights: {weights}")
         done = restore.restore_files(engine, files, tile=chosen.tile, strength=chosen.strength)
-        for source, path, problem in tqdm(done, "derain", len(files), unit="image", disable=len(files) == 1):
+        if len(files) > 1:
+            from tqdm import tqdm
+
+            done = tqdm(done, "derain", len(files), unit="image")
+        for source, path, problem in done:
             if problem:
                 failed.append(problem)
             else:
