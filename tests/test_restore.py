@@ -126,10 +126,16 @@ def test_tiles_are_halved_until_they_fit_into_the_device():
     assert device.sizes[0] == (701, 901) and device.sizes[-1][0] < 600 and len(device.sizes) > 5
 
 
-def test_a_device_too_small_for_any_tile_is_said():
+def test_a_device_too_small_for_any_tile_is_said(tmp_path):
     device = SmallDevice(8).eval()
-    with pytest.raises(restore.RestoreError, match="memory of the device.*--device cpu"):
+    device.most = 40 * 40
+    with pytest.raises(restore.TooLargeError, match="memory of the device.*--device cpu"):
         restore.restore(device, picture(300, 300))
+    for name, side in (("a.png", 300), ("b.png", 30)):  # the next file may be small enough
+        images.save_image(tmp_path / "in" / name, picture(side, side))
+    done = restore.restore_files(restore.torch_engine(device), restore.plan_files(tmp_path / "in"))
+    problems = [problem for _, _, problem in done]
+    assert "a.png: a piece of" in problems[0] and problems[1] == ""
 
 
 def test_the_package_restores_with_one_call(tmp_path):

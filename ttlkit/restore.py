@@ -31,6 +31,10 @@ class RestoreError(ValueError):
     """An image cannot be restored as told; the message says why, and the way out."""
 
 
+class TooLargeError(RestoreError):
+    """Not even the smallest tile fits into the memory of the device."""
+
+
 @dataclass(frozen=True)
 class Engine:
     """What restores a piece of an image, whichever library computes it.
@@ -166,7 +170,7 @@ def _fill(engine: Engine, image: np.ndarray, dtype, tile: int | None, strength: 
         except engine.too_large as error:
             smaller = min(tile, side) // 2 // engine.multiple * engine.multiple
             if engine.radius is None or smaller < SMALLEST:
-                raise RestoreError(
+                raise TooLargeError(
                     f"a piece of {min(tile, side)} pixels does not fit into the memory of the device "
                     f"({str(error).splitlines()[0]:.80}); use --device cpu"
                 ) from None
@@ -289,4 +293,8 @@ def restore_files(
             photos.save_photo(target, photo.with_pixels(apply(engine, photo.pixels, tile=tile, strength=strength)))
         except (images.ImageError, OSError) as error:
             problem = str(error)
+        except TooLargeError as error:
+            problem = f"{images.shown(source)}: {error}"
+        except MemoryError:
+            problem = f"{images.shown(source)}: too large for this machine's memory; scale it down first"
         yield source, target, problem
