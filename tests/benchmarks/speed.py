@@ -4,8 +4,8 @@
 
 All restore the same random square, one after the other in each round, on all threads that each takes by itself; printed
 are the medians, the ratio to PReNet as released (median and range over the rounds), and the peak memory: of a process
-that restores the square once and does nothing else, on a GPU what torch took of it. PReNet's time does not depend on its
-weights, so it needs none. Rows:
+that restores the square once and does nothing else, on a GPU what torch took of it. PReNet's time does not depend on
+its weights, so it needs none. Rows:
 
     prenet             as its authors run it: float32, contiguous
     prenet treated     in the machine's best precision, channels_last: the same treatment as the student
