@@ -28,6 +28,8 @@ def run(capsys, *arguments):
         (["reproduce", "--inits", "scratch,sudent"], ["sudent", "did you mean 'student'"]),
         (["reproduce", "--run", "a/b"], ["a/b", "plain folder name"]),
         (["derain", "/nowhere.png", "out"], ["/nowhere.png", "no such file"]),
+        (["derain", "/nowhere/*.png"], ["/nowhere/*.png", "no such file"]),
+        (["export", "student.pt"], ["student.pt", ".onnx"]),
         (["report", "never"], ["never", "run `ttlkit reproduce` first"]),
         (["data", "show", "/nowhere"], ["/nowhere", "no such collection"]),
     ],
@@ -77,6 +79,49 @@ def test_derain_skips_and_lists_what_it_cannot_read(home, capsys, tmp_path):
     code, out, err = run(capsys, "derain", tmp_path / "in", tmp_path / "out", "--weights", weights)
     assert code == 1 and "1 of 2" in out and "b.jpg" in err
     assert images.load_image(tmp_path / "out/a.png").shape == (9, 7, 3)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
+
+
+def test_derain_overwrites_nothing_unless_told(home, capsys, tmp_path, weights):
+    for name in ("in/a.png", "in/b.png", "out/a.png", "out/compare-01.jpg"):
+        images.save_image(tmp_path / name, np.zeros((9, 7, 3), np.float32))
+    before = (tmp_path / "out/a.png").read_bytes()
+    command = ["derain", tmp_path / "in", tmp_path / "out", "--weights", weights, "--compare"]
+    code, out, _ = run(capsys, *command)
+    assert code == 0 and "1 of 1 images" in out and "out/a.png; --overwrite" in out and "compare-02.jpg" in out
+    assert (tmp_path / "out/a.png").read_bytes() == before
+    assert run(capsys, *command)[0] == 1  # nothing left to do
+    code, out, _ = run(capsys, *command, "--overwrite")
+    assert code == 0 and "2 of 2" in out and (tmp_path / "out/a.png").read_bytes() != before
+
+
+def test_derain_never_replaces_the_last_of_several_images(home, capsys, tmp_path, weights):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        images.save_image(path, np.zeros((9, 7, 3), np.float32))
+    before = paths[-1].read_bytes()
+    code, out, _ = run(capsys, "derain", *paths, "--weights", weights, "--overwrite")
+    assert code == 0 and "3 of 3" in out and paths[-1].read_bytes() == before
+    assert sorted(p.name for p in tmp_path.glob("*-derained.png")) == [f"{i}-derained.png" for i in range(3)]
+    assert run(capsys, "derain", *paths[:2], tmp_path / "out", "--weights", weights)[0] == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+    assert run(capsys, "derain", tmp_path / "*.png", "--out", tmp_path / "all", "--weights", weights)[0] == 0
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_derain_takes_strength_and_tile(home, capsys, tmp_path, weights):
+    image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+    images.save_image(tmp_path / "a.png", image)
+    command = ["derain", tmp_path / "a.png", "--weights", weights, "--device", "cpu", "--engine", "torch"]
+    assert run(capsys, *command, "--strength", 0, "--tile", 32)[0] == 0
+    assert np.array_equal(images.load_image_u8(tmp_path / "a-derained.png"), image)
+    for wrong, words in ((["--strength", 2], "0 to 1.5"), (["--tile", 30], "multiple of 16")):
+        code, _, err = run(capsys, *command, *wrong, "--overwrite")
+        assert code == 1 and words in err and len(err.splitlines()) == 1
 
 
 def test_data_build_then_show(home, capsys):

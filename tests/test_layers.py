@@ -18,6 +18,7 @@ MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__i
 # module -> the modules of ttlkit that it may import
 TABLE = {
     "images": set(),
+    "photos": {"images"},
     "config": set(),
     "models": set(),
     "stages": {"config"},
@@ -43,7 +44,8 @@ TABLE = {
     "data": {"cache", "images", "pocket", "rain"},
     "tasks": {"images", "rain", "models", "losses", "metrics"},
     "trainer": {"config"},
-    "restore": {"images", "models"},
+    "export": {"models"},
+    "restore": {"config", "export", "images", "models", "photos"},
     "evaluate": {"images", "metrics", "restore", "data"},
     "pipeline": {"config", "stages"},
     "sweep": {"config", "pipeline", "stages"},
@@ -63,6 +65,9 @@ FENCES = {
     "papermill": {"pipeline"},
     "submitit": {"sweep"},
     "accelerate": {"trainer"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "openvino": {"export"},
     "torchvision": set(),
 }
 
@@ -142,7 +147,7 @@ def test_third_party_packages_stay_behind_their_fence(module):
 def test_third_party_packages_are_declared():
     """Each is a dependency in pyproject.toml, what one of those itself requires, or of an extra for its module."""
     project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]["cluster"]  # sweep asks for it only when told to use a cluster
+    extras = project["optional-dependencies"]["cluster"] + project["optional-dependencies"]["export"]
     declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
     for name in list(declared):
         for line in metadata.requires(name) or []:
@@ -162,6 +167,11 @@ def test_the_table_has_no_circle():
         assert free, f"these import each other: {sorted(left)}"
         for module in free:
             del left[module]
+
+
+def test_restoring_with_an_exported_network_needs_no_torch():
+    done = _python("-c", "import sys, ttlkit.restore; print(sorted({'torch', 'pydantic'} & set(sys.modules)))")
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
 
 
 def test_import_ttlkit_has_no_side_effect():

@@ -1,12 +1,15 @@
 """Inference: tiles equal the whole, any size works, files keep their names, bad files cost nothing."""
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttlkit import config, images, models, restore
+from ttlkit import config, images, models, photos, restore
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +57,116 @@ def test_bad_arguments(model):
         restore.restore(model, picture(8, 8), tile=30)
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
+def test_shape_and_type_come_back(model, dtype):
+    image = picture(37, 51)
+    if np.dtype(dtype).kind == "u":
+        image = np.round(image * np.iinfo(dtype).max)
+    image = image.astype(dtype)
+    restored = restore.apply(restore.torch_engine(model), image)
+    assert (restored.shape, restored.dtype) == (image.shape, image.dtype)
+    scale = np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 1
+    expected = restore.restore(model, image.astype(np.float32) / scale)
+    assert np.abs(restored / scale - expected).max() <= 0.51 / 255
+    assert np.abs(restored.astype(float) - image).max() / scale > 0.05
+
+
+def test_strength_goes_from_the_input_past_the_restored(model):
+    engine, image = restore.torch_engine(model), picture(40, 70)
+    whole = restore.apply(engine, image)
+    assert np.array_equal(restore.apply(engine, image, strength=0), image)
+    for strength in (0.5, 1.5):
+        expected = np.clip(image + strength * (whole - image), 0, 1)
+        assert np.abs(restore.apply(engine, image, strength=strength, tile=32) - expected).max() < 1e-5
+    image_u8 = images.to_u8(image)
+    assert np.array_equal(restore.apply(engine, image_u8, strength=0), image_u8)
+    for wrong in (-0.1, 1.6, float("nan")):
+        with pytest.raises(restore.RestoreError, match="0 to 1.5"):
+            restore.apply(engine, image, strength=wrong)
+
+
+def test_memory_stays_that_of_image_and_result_and_one_tile():
+    def half(piece):
+        return images.to_float(piece) / 2
+
+    image = np.full((3000, 4000, 3), 200, np.uint8)
+    engine = restore.Engine(half, radius=20, multiple=16)
+    tracemalloc.start()  # NumPy reports to it
+    try:
+        restored = restore.apply(engine, image, tile=256, strength=0.5)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert restored.min() == restored.max() == 150
+    assert peak < restored.nbytes + 20 * 320**2 * 3 * 4 < 2 * restored.nbytes
+
+
+class SmallDevice(models.Restorer):
+    """A restorer on a device that holds no more than `most` pixels."""
+
+    most, sizes = 0, []
+
+    def forward(self, image):
+        self.sizes.append(tuple(image.shape[-2:]))
+        if image.shape[-2] * image.shape[-1] > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return super().forward(image)
+
+
+def test_tiles_are_halved_until_they_fit_into_the_device():
+    torch.manual_seed(0)
+    device = SmallDevice(8).eval()
+    torch.nn.init.normal_(device.head.weight, std=0.3)
+    image = picture(701, 901)
+    device.most, device.sizes = 10**9, []
+    whole = restore.restore(device, image)
+    assert device.sizes == [(701, 901)] and np.abs(whole - image).mean() > 0.02
+    device.most, device.sizes = 600 * 600, []
+    assert np.abs(restore.restore(device, image) - whole).max() < 1e-5
+    assert device.sizes[0] == (701, 901) and device.sizes[-1][0] < 600 and len(device.sizes) > 5
+
+
+def test_a_device_too_small_for_any_tile_is_said(tmp_path):
+    device = SmallDevice(8).eval()
+    device.most = 40 * 40
+    with pytest.raises(restore.TooLargeError, match="memory of the device.*--device cpu"):
+        restore.restore(device, picture(300, 300))
+    for name, side in (("a.png", 300), ("b.png", 30)):  # the next file may be small enough
+        images.save_image(tmp_path / "in" / name, picture(side, side))
+    done = restore.restore_files(restore.torch_engine(device), restore.plan_files(tmp_path / "in"))
+    problems = [problem for _, _, problem in done]
+    assert "a.png: a piece of" in problems[0] and problems[1] == ""
+
+
+def test_the_package_restores_with_one_call(tmp_path):
+    import ttlkit
+
+    image = images.to_u8(picture(40, 52))
+    restored = ttlkit.derain(image)
+    assert restored.dtype == np.uint8 and restored.shape == image.shape
+    images.save_image(tmp_path / "a.png", image)
+    assert np.array_equal(ttlkit.derain(tmp_path / "a.png"), restored)
+    assert np.array_equal(ttlkit.derain(image, strength=0), image)
+    with pytest.raises(images.ImageError, match="shape"):
+        ttlkit.derain(image[..., 0])
+    with pytest.raises(images.ImageError, match="int64"):
+        ttlkit.derain(image.astype(int))
+
+
+def test_new_weights_in_the_same_place_are_read_again(tmp_path, model):
+    path, image = tmp_path / "w.safetensors", picture(20, 20)
+    models.save_weights(model, path)
+    first = restore.derain(image, weights=path, device="cpu")
+    models.save_weights(models.Restorer(8), path)
+    assert np.abs(restore.derain(image, weights=path, device="cpu") - first).max() > 0.05
+
+
 def test_a_folder_keeps_names_and_outlives_a_bad_file(model, tmp_path):
     for name in ("a.png", "c.jpg"):
         images.save_image(tmp_path / "in" / name, picture(20, 30))
     (tmp_path / "in/b.png").write_bytes(b"not an image")
     files = restore.plan_files(tmp_path / "in", tmp_path / "out")
-    problems = [problem for _, _, problem in restore.restore_files(model, files)]
+    problems = [problem for _, _, problem in restore.restore_files(restore.torch_engine(model), files)]
     assert [bool(problem) for problem in problems] == [False, True, False]
     assert "b.png" in problems[1]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.jpg"]
@@ -70,7 +177,7 @@ def test_the_input_is_never_overwritten(model, tmp_path):
     images.save_image(tmp_path / "a.png", picture(8, 8))
     before = (tmp_path / "a.png").read_bytes()
     files = restore.plan_files(tmp_path / "a.png", tmp_path)
-    assert "would overwrite" in next(restore.restore_files(model, files))[2]
+    assert "would overwrite" in next(restore.restore_files(restore.torch_engine(model), files))[2]
     assert (tmp_path / "a.png").read_bytes() == before
 
 
@@ -78,6 +185,64 @@ def test_one_file_to_a_file_or_into_a_folder(tmp_path):
     images.save_image(tmp_path / "a.png", picture(8, 8))
     assert restore.plan_files(tmp_path / "a.png", tmp_path / "b.jpg") == [(tmp_path / "a.png", tmp_path / "b.jpg")]
     assert restore.plan_files(tmp_path / "a.png", tmp_path / "out") == [(tmp_path / "a.png", tmp_path / "out/a.png")]
+
+
+def test_without_a_target_results_lie_beside_what_was_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("in/a.png", "in/b.jpg", "in/a-derained.png", "c.gif"):
+        images.save_image(Path(name).with_suffix(".png"), picture(8, 8))
+        Path(name).with_suffix(".png").rename(name)
+    plan = {str(a): str(b) for a, b in restore.plan_files("in")}
+    assert plan == {f"in/{n}": f"in-derained/{n}" for n in ("a.png", "b.jpg", "a-derained.png")}
+    assert restore.plan_files(Path("in/a.png")) == [(Path("in/a.png"), Path("in/a-derained.png"))]
+    assert restore.plan_files("c.gif") == [(Path("c.gif"), Path("c-derained.png"))]
+    assert restore.plan_files("in/*") == restore.plan_files(["in/a.png", "in/b.jpg", "in/a-derained.png"])
+    assert [str(b) for _, b in restore.plan_files("in/*")] == ["in/a-derained.png", "in/b-derained.jpg"]
+    assert [str(b) for _, b in restore.plan_files("**/*.jpg", Path("out"))] == ["out/b.jpg"]
+    monkeypatch.chdir("in")
+    assert restore.plan_files(".")[0][1] == tmp_path / "in-derained/a-derained.png"
+
+
+def test_two_files_do_not_become_one(tmp_path):
+    for name in ("a/x.png", "b/x.png"):
+        images.save_image(tmp_path / name, picture(8, 8))
+    with pytest.raises(images.ImageError, match="would both become"):
+        restore.plan_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+
+
+def test_bits_and_grey_stay(model, tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (30, 40, 3), np.uint16)
+    photos.save_photo(tmp_path / "in/a.png", photos.Photo(values))
+    photos.save_photo(tmp_path / "in/b.png", photos.Photo(values[..., :1].repeat(3, 2), grey=True))
+    engine = restore.torch_engine(model)
+    done = list(restore.restore_files(engine, restore.plan_files(tmp_path / "in"), strength=0))
+    assert [problem for _, _, problem in done] == ["", ""]
+    assert np.array_equal(photos.load_photo(tmp_path / "in-derained/a.png").pixels, values)
+    again = photos.load_photo(tmp_path / "in-derained/b.png")
+    assert again.grey and np.array_equal(again.pixels[..., 0], values[..., 0])
+
+
+def test_an_engine_that_cannot_be_is_said(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'torch'"):
+        restore.load_engine(name="troch")
+    with pytest.raises(restore.RestoreError, match="--engine onnx, not torch"):
+        restore.load_engine(tmp_path / "a.onnx", "torch")
+    with pytest.raises(restore.RestoreError, match="processor only"):
+        restore.load_engine(name="onnx", device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_missing_gpu_is_said():
+    with pytest.raises(restore.RestoreError, match="no CUDA device.*--device cpu"):
+        restore.load_engine(device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_restores_as_the_processor_does():
+    image = images.to_u8(picture(333, 517))
+    cpu, gpu = (restore.apply(restore.load_engine(device=d, precision="no"), image) for d in ("cpu", "cuda"))
+    assert np.abs(cpu.astype(int) - gpu).max() <= 1
 
 
 def test_what_is_missing_is_named(tmp_path):

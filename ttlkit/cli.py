@@ -1,8 +1,9 @@
-"""The command line: `ttlkit reproduce | sweep | gap | derain | data | report`."""
+"""The command line: `ttlkit reproduce | sweep | gap | derain | export | data | report`."""
 
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import sys
 from contextlib import contextmanager
@@ -19,7 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = build_parser()
     chosen = parser.parse_args(arguments)
     try:
-        return chosen.call(chosen)
+        code = chosen.call(chosen)
+        if arguments is None:
+            gc.freeze()  # or Python, leaving, searches all of torch for garbage: half a second
+        return code
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
@@ -65,16 +69,27 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--seed", type=int, default=0)
     command.set_defaults(call=gap)
 
-    command = commands.add_parser("derain", help="restore an image or a folder of images")
-    command.add_argument("source", metavar="IN", type=Path)
-    command.add_argument("target", metavar="OUT", type=Path)
-    weights = command.add_mutually_exclusive_group()
-    weights.add_argument("--weights", type=Path, help="a restorer.safetensors (default: the released student)")
-    weights.add_argument("--run", help="take the student of a run of yours, by the name of its folder below outputs/")
+    command = commands.add_parser("derain", help="restore photographs: files, folders, patterns")
+    command.add_argument(
+        "paths", nargs="+", metavar="IN [OUT]", help="a file, a folder or a pattern in quotes, or several; the last of "
+        "several is OUT, unless it is an image that exists (default: IN-derained beside IN)",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, help="file or folder to write, so that every path is an IN")
+    command.add_argument("--overwrite", action="store_true", help="replace files that exist (default: leave them)")
+    _add_weights_options(command)
+    command.add_argument("--strength", type=float, default=1.0, help="0: as it was, 1: as restored, at most 1.5")
+    command.add_argument("--device", choices=("cpu", "cuda"), help="default: the best there is")
+    command.add_argument("--engine", choices=("torch", "onnx", "openvino"), help="default: as the weights need it")
+    command.add_argument("--tile", type=int, help="side of the tiles in pixels, a multiple of 16 (default: by size)")
     command.add_argument(
         "--compare", action="store_true", help="write sheets with before and after too: compare-01.jpg"
     )
     command.set_defaults(call=derain)
+
+    command = commands.add_parser("export", help="write a restorer for ONNX Runtime or OpenVINO")
+    command.add_argument("target", metavar="OUT.onnx|OUT.xml", type=Path)
+    _add_weights_options(command)
+    command.set_defaults(call=export)
 
     command = commands.add_parser("data", help="list and fetch public sets, check, build or show a collection")
     _add_data_commands(command.add_subparsers(required=True, metavar="ACTION"))
@@ -83,6 +98,12 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("run", help="name of the folder below outputs/")
     command.set_defaults(call=report)
     return parser
+
+
+def _add_weights_options(command: argparse.ArgumentParser) -> None:
+    weights = command.add_mutually_exclusive_group()
+    weights.add_argument("--weights", type=Path, help="*.safetensors, *.onnx or *.xml (default: the released student)")
+    weights.add_argument("--run", help="take the student of a run of yours, by the name of its folder below outputs/")
 
 
 def _add_run_options(command: argparse.ArgumentParser) -> None:
@@ -252,34 +273,86 @@ def gap(chosen: argparse.Namespace) -> int:
 
 
 def derain(chosen: argparse.Namespace) -> int:
-    """Restore files; what cannot be read is listed at the end and makes the exit code 1."""
-    from tqdm import tqdm
+    """Restore files; what fails is listed at the end; exit code 1 if anything failed or nothing was written."""
+    from ttlkit import restore
 
-    from ttlkit import config, images, restore
-
-    files = restore.plan_files(chosen.source, chosen.target)
-    weights = chosen.weights or restore.RELEASED
-    if chosen.run:
-        weights = restore.student_of(config.home() / "outputs" / chosen.run)
-    model = restore.load_restorer(weights, config.device())
-    print(f"weights: {weights}")
+    sources, target = _split_target(chosen.paths, chosen.out)
+    files = restore.plan_files(sources, target)
+    there = [pair for pair in files if pair[1].exists() and pair[0].resolve() != pair[1].resolve()]
+    if there and not chosen.overwrite:
+        files = [pair for pair in files if pair not in there]
+        print(f"left as they are: {len(there)} files, such as {there[0][1]}; --overwrite replaces them")
     written, failed = [], []
-    done = restore.restore_files(model, files, config.precision())
-    for source, target, problem in tqdm(done, "derain", len(files), disable=len(files) == 1):
-        if problem:
-            failed.append(problem)
-        else:
-            written.append((source, target))
+    if files:
+        weights = _weights(chosen)
+        engine = restore.load_engine(weights, chosen.engine, chosen.device)
+        print(f"weights: {weights}")
+        done = restore.restore_files(engine, files, tile=chosen.tile, strength=chosen.strength)
+        if len(files) > 1:
+            from tqdm import tqdm
+
+            done = tqdm(done, "derain", len(files), unit="image")
+        for source, path, problem in done:
+            if problem:
+                failed.append(problem)
+            else:
+                written.append((source, path))
     for problem in failed:
         print(f"skipped: {problem}", file=sys.stderr)
-    print(f"{len(written)} of {len(files)} images written to {chosen.target}")
+    places = dict.fromkeys(str(path.parent) for _, path in written)
+    place = written[0][1] if len(written) == 1 else ", ".join(places)
+    print(f"{len(written)} of {len(files)} images written" + (f" to {place}" if written else ""))
     if chosen.compare and written:
-        folder = chosen.target if chosen.target.is_dir() else chosen.target.parent
-        for number in range(0, len(written), SHEET):
-            sheet = images.contact_sheet(written[number : number + SHEET])
-            images.save_image(folder / f"compare-{number // SHEET + 1:02d}.jpg", sheet)
-        print(f"compared: {folder / 'compare-01.jpg'} and on; each picture before (left) and after (right)")
-    return 1 if failed else 0
+        _write_sheets(written, chosen.overwrite)
+    return 1 if failed or not written else 0
+
+
+def _split_target(paths: list[str], out: Path | None) -> tuple[list[str], Path | None]:
+    """What to read and where to write; never an image that exists, or `derain *.jpg` would replace the last one."""
+    from glob import has_magic
+
+    from ttlkit.images import SUFFIXES
+
+    last = Path(paths[-1])
+    is_image = has_magic(paths[-1]) or (last.is_file() and last.suffix.lower() in SUFFIXES)
+    if out or len(paths) == 1 or is_image:
+        return paths, out
+    return paths[:-1], last
+
+
+def _weights(chosen: argparse.Namespace) -> Path:
+    from ttlkit import config, restore
+
+    if chosen.run:
+        return restore.student_of(config.home() / "outputs" / chosen.run)
+    return chosen.weights or restore.RELEASED
+
+
+def _write_sheets(written: list[tuple[Path, Path]], overwrite: bool) -> None:
+    from ttlkit import images
+
+    folder, number, sheets = written[0][1].parent, 0, []
+    for first in range(0, len(written), SHEET):
+        number += 1
+        while not overwrite and (folder / f"compare-{number:02d}.jpg").exists():
+            number += 1
+        sheets.append(folder / f"compare-{number:02d}.jpg")
+        images.save_image(sheets[-1], images.contact_sheet(written[first : first + SHEET]))
+    more = " and on" if len(sheets) > 1 else ""
+    print(f"compared: {sheets[0]}{more}; each picture before (left) and after (right)")
+
+
+def export(chosen: argparse.Namespace) -> int:
+    """Write a restorer as OUT.onnx or OUT.xml, checked against torch."""
+    from ttlkit import export as exports
+    from ttlkit import restore
+
+    exports.kind_of(chosen.target)  # a wrong suffix is said before torch is imported
+    weights = _weights(chosen)
+    path = exports.export(restore.load_restorer(weights), chosen.target, exports.card_of(weights))
+    print(f"{path}: {weights}, ONNX opset {exports.OPSET}, equal to torch within {exports.CLOSE:g}")
+    print(f"`ttlkit derain IN --weights {path}` uses it, without torch")
+    return 0
 
 
 def data_list(chosen: argparse.Namespace) -> int:

@@ -414,16 +414,17 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() and not forbidden else "cpu"
 
 
-def precision() -> str:
+def precision(device_name: str | None = None) -> str:
     """'bf16' where the hardware multiplies it natively, 'fp16' on older GPUs (with a scaler), else 'no' (float32).
 
+    For the device of that name, by default `device()`.
     A T4 claims bf16 but emulates it, so the compute capability decides, not `is_bf16_supported`.
     """
     import torch
 
     if os.environ.get("TTLKIT_PRECISION"):
         return os.environ["TTLKIT_PRECISION"]
-    if device() == "cuda":
+    if (device_name or device()) == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     has = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
     return "bf16" if any(has) else "no"

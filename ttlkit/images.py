@@ -93,15 +93,20 @@ def open_file(path: str | Path) -> Iterator[BinaryIO]:
 
 def decode_u8(file: BinaryIO, path: str | Path) -> np.ndarray:
     """Decode an open file as `load_image_u8` does; `path` stands in the messages."""
-    name = shown(path)
-    try:
-        if file.read(8) == b"\x89PNG\r\n\x1a\n":  # Pillow compares the checksum of the pixels only when asked to
-            with _open_header(file) as image:
-                image.verify()
-        with _open_header(file) as image:
+    with naming(path):
+        verify(file)
+        with open_header(file) as image:
             image.load()
             # Several copies of a picture of 100 megapixels would be gigabytes: convert in bands, turn a view.
-            return _turned(_to_rgb_u8(image), _orientation(image))
+            return turned(to_rgb_u8(image), orientation_of(image))
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong in the decoding of a file becomes an ImageError that names it."""
+    name = shown(path)
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
@@ -113,8 +118,15 @@ def decode_u8(file: BinaryIO, path: str | Path) -> np.ndarray:
         raise ImageError(f"{name}: unreadable ({words}); remove it or fetch it again") from None
 
 
+def verify(file: BinaryIO) -> None:
+    """Compare the checksum of a PNG's pixels: Pillow does so only when asked to."""
+    if file.read(8) == b"\x89PNG\r\n\x1a\n":
+        with open_header(file) as image:
+            image.verify()
+
+
 @contextmanager
-def _open_header(file: BinaryIO) -> Iterator[Image.Image]:
+def open_header(file: BinaryIO) -> Iterator[Image.Image]:
     """Pillow's lazy image: the header is read, the size checked, and no warning gets out."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -132,7 +144,7 @@ def _open_header(file: BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none or the EXIF block is damaged."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
@@ -141,7 +153,8 @@ def _orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+def turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Pixels (H, W, C) as the EXIF orientation, 1 to 8, says they are to be seen."""
     if orientation > 4:  # 5 to 8: rows and columns change places
         image = image.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
@@ -151,7 +164,8 @@ def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _to_rgb_u8(image: Image.Image) -> np.ndarray:
+def to_rgb_u8(image: Image.Image) -> np.ndarray:
+    """Pixels of a loaded picture of any mode, as `load_image_u8` describes them; not turned."""
     out = np.empty((image.height, image.width, 3), np.uint8)
     scale = _float_scale(image) if image.mode == "F" else 1.0
     rows = max(1, (1 << 22) // image.width)
@@ -218,9 +232,9 @@ def describe(path: str | Path) -> ImageFacts:
     """
     path = Path(path)
     try:
-        with open_file(path) as file, _open_header(file) as image:
+        with open_file(path) as file, open_header(file) as image:
             # A PNG without EXIF before its pixels would be decoded to look for one behind them.
-            orientation = _orientation(image) if image.format != "PNG" or "exif" in image.info else 1
+            orientation = orientation_of(image) if image.format != "PNG" or "exif" in image.info else 1
             width, height = image.size
             if orientation > 4 and image.format != "TIFF":  # Pillow has turned a TIFF's size already
                 width, height = height, width
@@ -230,7 +244,7 @@ def describe(path: str | Path) -> ImageFacts:
                 image.mode,
                 width,
                 height,
-                _bits(image),
+                bits_of(image),
                 orientation,
                 image.has_transparency_data,
                 getattr(image, "n_frames", 1),
@@ -243,7 +257,7 @@ def describe(path: str | Path) -> ImageFacts:
         return ImageFacts(path, problem=f"unreadable ({' '.join(str(error).split()) or type(error).__name__})")
 
 
-def _bits(image: Image.Image) -> int:
+def bits_of(image: Image.Image) -> int:
     """Bits per channel in the file: Pillow's mode alone does not tell RGB of 16 bits from RGB of 8."""
     if image.mode == "1":
         return 1
@@ -268,18 +282,24 @@ def save_image(path: str | Path, image: np.ndarray, **options: Any) -> None:
     Raises ImageError, which names the file, for an unknown suffix, a full disk, a folder that cannot be written to,
     or a size that the format cannot hold.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
+    suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise ImageError(f"{shown(path)}: unknown image format '{path.suffix}'; use one of {', '.join(SUFFIXES)}")
+        raise ImageError(f"{shown(path)}: unknown image format '{Path(path).suffix}'; use one of {', '.join(SUFFIXES)}")
     best: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
     options = best.get(FORMATS[suffix], {}) | options
+    with writing(path) as encoded:  # writing to a file, Pillow takes a write cut short by a full disk for a whole one
+        Image.fromarray(to_u8(image)).save(encoded, FORMATS[suffix], **options)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[io.BytesIO]:
+    """A buffer whose content becomes the file at the end, whole or not at all; ImageError names the file."""
+    path = Path(path)
     partial = path.with_name(f".{path.stem[:40]}.{os.getpid()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            encoded = io.BytesIO()  # writing to a file, Pillow takes a write cut short by a full disk for a whole one
-            Image.fromarray(to_u8(image)).save(encoded, FORMATS[suffix], **options)
+            yield (encoded := io.BytesIO())
             partial.write_bytes(encoded.getbuffer())
             os.replace(partial, path)
         finally:
@@ -296,16 +316,16 @@ def to_u8(image: np.ndarray) -> np.ndarray:
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def to_float(image_u8: np.ndarray) -> np.ndarray:
-    """uint8 to float32 in [0, 1]."""
-    return image_u8.astype(np.float32) / 255
+def to_float(image: np.ndarray) -> np.ndarray:
+    """uint8 or uint16 to float32 in [0, 1]."""
+    return image.astype(np.float32) / np.float32(np.iinfo(image.dtype).max)
 
 
 def to_tensor(image: np.ndarray):
-    """Image (H, W, 3), float or uint8, to a float32 tensor (1, 3, H, W) in [0, 1]."""
+    """Image (H, W, 3), float, uint8 or uint16, to a float32 tensor (1, 3, H, W) in [0, 1]."""
     import torch
 
-    image = to_float(image) if image.dtype == np.uint8 else image.astype(np.float32, copy=False)
+    image = to_float(image) if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32, copy=False)
     return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
 
 
