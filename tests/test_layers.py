@@ -41,6 +41,7 @@ TABLE = {
     "data": {"cache", "images", "pocket", "rain"},
     "tasks": {"images", "rain", "models", "losses", "metrics"},
     "trainer": {"config"},
+    "train": {"config", "data", "models", "stages", "steps", "tasks", "trainer"},
     "restore": {"images", "models"},
     "evaluate": {"images", "metrics", "restore", "data"},
     "pipeline": {"config", "stages"},

@@ -44,6 +44,7 @@ TASKS = "recognition,deblur,streaks"  # whose teachers a run trains and distils
 GUIDE = "streaks"  # the one of them whose output the student must not forget
 # Where fine-tuning starts, beside the tasks; `unguided` is the student without its guide.
 SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED = "scratch", "scratch-total", "all", "student", "unguided"
+STARTS = (SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED)
 EVERY_INIT = f"{SCRATCH},{TASKS},{STUDENT}"
 PROFILES = {
     "smoke": Profile(

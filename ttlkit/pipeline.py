@@ -14,14 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit.config import (
-    ALL,
     GUIDE,
-    SCRATCH,
     STAGES,
-    STUDENT,
+    STARTS,
     TASKS,
-    TOTAL,
-    UNGUIDED,
     FineTuning,
     SettingsError,
     check_name,
@@ -29,7 +25,7 @@ from ttlkit.config import (
     resolve,
     split_names,
 )
-from ttlkit.stages import StageRun, assigned_names
+from ttlkit.stages import StageRun, alone, assigned_names
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -52,7 +48,7 @@ def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[Stag
 
     evaluation = stage("05_real_scene_evaluation")
     inits = split_names(evaluation.settings.inits)
-    known_inits = [SCRATCH, TOTAL, ALL, STUDENT, UNGUIDED, *split_names(tasks)]
+    known_inits = [*STARTS, *split_names(tasks)]
     for init in inits:
         check_name(init, known_inits, f"entry of {FineTuning.stage}'s inits")
     return [
@@ -70,28 +66,21 @@ def run(stages: Sequence[StageRun], before: Callable[[StageRun], bool] = lambda 
 
     `before(stage)` may finish a stage in another way: True when it has.
     """
-    from filelock import FileLock, Timeout
-
     if not NOTEBOOKS.is_dir():
         raise StageError(
             f"{NOTEBOOKS}: no notebooks beside the package; run from a checkout (git clone, pip install -e)"
         )
     folder = stages[0].run_folder
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            for number, stage in enumerate(stages, 1):
-                title = f"[{number}/{len(stages)}] {stage.name}"
-                if stage.is_done():
-                    print(f"{title}: done before", flush=True)
-                elif before(stage):
-                    print(f"{title}: taken from another run", flush=True)
-                else:
-                    _execute(stage, title)
-    except Timeout:
-        raise StageError(
-            f"{folder}: another process is working on this run; wait for it or choose another RUN"
-        ) from None
+    with alone(folder):
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            if stage.is_done():
+                print(f"{title}: done before", flush=True)
+            elif before(stage):
+                print(f"{title}: taken from another run", flush=True)
+            else:
+                _execute(stage, title)
 
 
 def _execute(stage: StageRun, title: str) -> None:
