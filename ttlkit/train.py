@@ -135,6 +135,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train(_stage(arguments), rank, processes)
     except KeyboardInterrupt:
+        if rank == 0:
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         if not type(error).__module__.startswith("ttlkit") and not isinstance(error, OSError):
