@@ -218,7 +218,7 @@ def test_two_processes_do_not_work_on_one_run(home):
 
     stages = pipeline.plan(profile="smoke")
     stages[0].run_folder.mkdir(parents=True)
-    with FileLock(stages[0].run_folder / ".lock"), pytest.raises(pipeline.StageError, match="another process"):
+    with FileLock(stages[0].run_folder / ".lock"), pytest.raises(SettingsError, match="another process"):
         pipeline.run(stages)
 
 

@@ -45,6 +45,7 @@ TABLE = {
     "tasks": {"images", "rain", "models", "losses", "metrics"},
     "trainer": {"config"},
     "export": {"models"},
+    "train": {"config", "data", "models", "stages", "steps", "tasks", "trainer"},
     "restore": {"config", "export", "images", "models", "photos"},
     "evaluate": {"images", "metrics", "restore", "data"},
     "pipeline": {"config", "stages"},

@@ -206,3 +206,21 @@ def test_plain_papermill_runs_one_stage(chain, tmp_path):
     assert done.returncode == 0, done.stderr
     stage = "02_teacher_pretraining-deblur"
     assert results(home, "001")[stage] == results(home)[stage]
+
+
+def test_a_training_outside_of_the_notebook_is_taken_over(chain, tmp_path):
+    """`python -m ttlkit.train` gives the bits that the notebook gives, and the notebook does not train again."""
+    home, _ = chain
+    stage, options = "02_teacher_pretraining-deblur", {"env": environment(home), "capture_output": True, "text": True}
+    command = [sys.executable, "-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke"]
+    command += ["--task", "deblur", "--run", "outside"]
+    done = subprocess.run(command, cwd=tmp_path, timeout=100, **options)
+    assert done.returncode == 0, done.stderr
+    before = (home / f"outputs/outside/{stage}/checkpoint.pt").stat().st_mtime_ns
+    command = [sys.executable, "-m", "papermill", str(REPO / "notebooks/02_teacher_pretraining.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-p", "task", "deblur", "-p", "run", "outside", "-k", "python3"]
+    done = subprocess.run(command, cwd=tmp_path, timeout=100, **options)
+    assert done.returncode == 0, done.stderr
+    assert "going on from step 12 of 12" in (tmp_path / "out.ipynb").read_text()
+    assert (home / f"outputs/outside/{stage}/checkpoint.pt").stat().st_mtime_ns == before
+    assert results(home, "outside")[stage] == results(home)[stage]

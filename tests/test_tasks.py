@@ -1,5 +1,6 @@
 """Connected tasks: labels are free and right, a task can be learned, samples come from real photographs alone."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttlkit import config, data, pocket, stages, steps
+from ttlkit import config, data, pocket, stages, steps, train
 from ttlkit.tasks import TASKS, predict, recognition_score, reconstruction_score
 from ttlkit.trainer import Trainer
 
@@ -98,11 +99,15 @@ def test_a_teacher_learns(tmp_path):
 
 
 def test_teachers_see_real_photographs_only():
-    """The stage reads no other part of a collection, and its notebook touches neither pairs nor test sets."""
+    """The stage reads no other part of a collection; neither its notebook nor its lesson touches pairs or test sets."""
     assert config.TeacherPretraining.reads == config.Distillation.reads == ("real", "streaks")  # layers: no scenes
-    for name in ("02_teacher_pretraining", "03_distillation"):
+    for name, lesson in (
+        ("02_teacher_pretraining", train.teacher_pretraining),
+        ("03_distillation", train.distillation),
+    ):
         path = Path(stages.__file__).parents[1] / "notebooks" / f"{name}.ipynb"
         code = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
-        assert ".photographs(" in code
+        code += inspect.getsource(lesson)
+        assert lesson is train.LESSONS[name] and f"train.{lesson.__name__}(" in code and ".photographs(" in code
         for forbidden in (".pairs", ".tests", "few_pairs", "data.Pairs", "synthetic"):
             assert forbidden not in code

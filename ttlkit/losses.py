@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as processes
 
 from ttlkit import metrics
 
@@ -34,16 +35,28 @@ def restoration(restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
 def feature_distance(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """Mean of (student - standardise(teacher))^2 over channels and space, (B,); features (B, C, H, W).
 
-    The teacher's features are detached and standardised per channel over batch and space. Teachers of
-    different tasks have features of very different scale: raw distances would let the loudest teacher, and
-    in it the loudest channel, decide. Standardised, every channel of every teacher counts alike, and a
-    student that outputs zeros scores about 1, whatever the teacher. Raises ValueError when the shapes differ.
+    The teacher's features are detached and standardised per channel over space and batch, all of it where
+    several processes share one. Teachers of different tasks have features of very different scale: raw
+    distances would let the loudest teacher, and in it the loudest channel, decide. Standardised, every
+    channel of every teacher counts alike, and a student that outputs zeros scores about 1, whatever the
+    teacher. Raises ValueError when the shapes differ.
     """
     _check_shapes(student, teacher)
     teacher = teacher.detach().float()
-    variance, mean = torch.var_mean(teacher, dim=(0, 2, 3), correction=0, keepdim=True)
+    variance, mean = _of_the_whole_batch(*torch.var_mean(teacher, dim=(0, 2, 3), correction=0, keepdim=True))
     standardised = (teacher - mean) * torch.rsqrt(variance + 1e-8)  # a dead channel becomes zero, not noise
     return (student.float() - standardised).square().flatten(1).mean(dim=1)
+
+
+def _of_the_whole_batch(variance: torch.Tensor, mean: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Variance and mean over the equal shares of all processes, from those over this one's; alone, as they are."""
+    if not (processes.is_available() and processes.is_initialized()):
+        return variance, mean
+    mine = torch.stack([variance, mean])
+    shares = [torch.empty_like(mine) for _ in range(processes.get_world_size())]
+    processes.all_gather(shares, mine)
+    variances, means = torch.stack(shares, dim=1)
+    return variances.mean(dim=0) + means.var(dim=0, correction=0), means.mean(dim=0)
 
 
 def _check_shapes(first: torch.Tensor, second: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ from ttlkit.config import (
     resolve,
     split_names,
 )
-from ttlkit.stages import StageRun, assigned_names
+from ttlkit.stages import StageRun, alone, assigned_names
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
@@ -66,28 +66,21 @@ def run(stages: Sequence[StageRun], before: Callable[[StageRun], bool] = lambda 
 
     `before(stage)` may finish a stage in another way: True when it has.
     """
-    from filelock import FileLock, Timeout
-
     if not NOTEBOOKS.is_dir():
         raise StageError(
             f"{NOTEBOOKS}: no notebooks beside the package; run from a checkout (git clone, pip install -e)"
         )
     folder = stages[0].run_folder
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            for number, stage in enumerate(stages, 1):
-                title = f"[{number}/{len(stages)}] {stage.name}"
-                if stage.is_done():
-                    print(f"{title}: done before", flush=True)
-                elif before(stage):
-                    print(f"{title}: taken from another run", flush=True)
-                else:
-                    _execute(stage, title)
-    except Timeout:
-        raise StageError(
-            f"{folder}: another process is working on this run; wait for it or choose another RUN"
-        ) from None
+    with alone(folder):
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            if stage.is_done():
+                print(f"{title}: done before", flush=True)
+            elif before(stage):
+                print(f"{title}: taken from another run", flush=True)
+            else:
+                _execute(stage, title)
 
 
 def _execute(stage: StageRun, title: str) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from functools import cached_property
@@ -85,16 +86,18 @@ class StageRun:
             )
         return self.run_folder / name / file
 
-    def begin(self) -> StageRun:
-        """Check the earlier stages, seed everything, write config.json."""
+    def begin(self, writes: bool = True) -> StageRun:
+        """Check the earlier stages, seed everything, write config.json (of several processes one `writes`)."""
         for name in self.settings.needs():
             self.require(name)
+        seed_everything(self.settings.seed)
+        tune_process()
+        if not writes:
+            return self
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         (self.folder / "DONE.json").unlink(missing_ok=True)
         if not isinstance(self.settings, Training):  # the trainer looks after its own rows when it resumes
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-        seed_everything(self.settings.seed)
-        tune_process()
         write_json(self.folder / "config.json", {"stage": self.name, **asdict(self.settings), **provenance()})
         return self
 
@@ -146,6 +149,20 @@ class StageRun:
         }
         write_json(self.folder / "DONE.json", done)
         return results
+
+
+@contextmanager
+def alone(run_folder: Path) -> Iterator[None]:
+    """One process per run at a time; SettingsError when another is working on it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(run_folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise SettingsError(
+            f"{run_folder}: another process is working on this run; wait for it or choose another RUN"
+        ) from None
 
 
 def start(stage: str, scope: Mapping[str, Any]) -> StageRun:

@@ -34,12 +34,13 @@ def distillation_step(teachers: Mapping[str, Any], guide: Any = None) -> Step:
         restored, adapted = distiller(batch["image"])
         logs = {}
         for name, teacher in teachers.items():
-            with torch.no_grad():
+            with torch.inference_mode():
                 features = teacher.backbone(batch["image"])
+                target = teacher.restore(batch["image"], features[-1]) if teacher is guide else None
             levels = [losses.feature_distance(a, f) for a, f in zip(adapted[name], features, strict=True)]
             logs[name] = torch.stack(levels).mean(dim=0)
-            if teacher is guide:  # its features are here already
-                logs["restored"] = losses.restoration(restored, teacher.restore(batch["image"], features[-1]).detach())
+            if target is not None:  # cloned: the backward pass needs it, and takes no tensor of inference mode
+                logs["restored"] = losses.restoration(restored, target.clone())
         loss = torch.stack([logs[name] for name in teachers]).mean(dim=0)
         if guide is not None:
             loss = loss + 10 * logs["restored"]  # 10: of a size with the features
@@ -61,8 +62,9 @@ def restoration_step(guide: nn.Module | None = None, weight: float = 0.5) -> Ste
             return losses.restoration(restorer(batch["rainy"]), batch["clean"]), {}
         pairs = len(batch["rainy"])
         real, dry = batch["photograph"][: (pairs + 1) // 2], batch["dry"][: (pairs + 1) // 2]
-        with torch.no_grad():
-            target = torch.where(dry[:, None, None, None] > 0.5, real, guide(real).clamp(0, 1))
+        with torch.inference_mode():
+            made = guide(real).clamp(0, 1)
+        target = torch.where(dry[:, None, None, None] > 0.5, real, made)
         restored = restorer(torch.cat([batch["rainy"], real]))
         loss = losses.restoration(restored[:pairs], batch["clean"])
         kept = losses.restoration(restored[pairs:], target).mean()

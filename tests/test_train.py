@@ -1,0 +1,177 @@
+"""Training outside of a notebook: two processes learn what one learns, and resume to the same bits."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ttlkit import config, data, models, pocket, stages, train
+from ttlkit.tasks import TASKS
+
+REPO = Path(config.__file__).parents[1]
+STEPS = 6
+# Last stage first: a stage that begins is no longer finished, and the later ones need it.
+KINDS = {"04_fine_tuning": {}, "03_distillation": {"guide": ""}, "02_teacher_pretraining": {"task": "recognition"}}
+# Trains the stages named; one of its processes is killed before step `killed_at`, by what nothing can catch.
+SCRIPT = """
+import os, signal, sys
+from test_train import KINDS, open_stage
+from ttlkit import data, train
+killed_at, collection, run, *kinds = sys.argv[1:]
+for kind in kinds:
+    stage = open_stage(kind, collection, run)
+    lesson = train.LESSONS[kind](stage.begin(writes=os.environ["RANK"] == "0"), data.open_collection(collection))
+    fit = train.trainer_for(stage, lesson)
+    assert fit.accelerator.num_processes == int(os.environ["WORLD_SIZE"])
+    fit.log_every, fit.checkpoint_seconds = 1, 0
+    if int(killed_at):
+        step = fit.step
+        def last(model, batch):
+            if fit.done == int(killed_at) and os.environ["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(model, batch)
+        fit.step = last
+    fit.fit()
+fit.accelerator.end_training()
+"""
+
+
+def open_stage(kind, collection, run):
+    """A small stage of its own run folder, in which the teachers and the student stand already."""
+    small = {"profile": "smoke", "steps": STEPS, "batch": 4, "patch": 16, "width": 16, "collection": str(collection)}
+    given = {"tasks": "recognition,streaks", "guidance": 0.5, **small, **KINDS[kind], "run": run}
+    known = config.STAGES[kind].__dataclass_fields__
+    return stages.StageRun(config.resolve(config.STAGES[kind], {k: v for k, v in given.items() if k in known}))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """(home, collection): runs `one`, `two` and `killed`, each with untrained teachers and student to start from."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TTLKIT_HOME", str(home))
+        patch.setenv("TTLKIT_PRECISION", "no")
+        patch.setenv("ACCELERATE_USE_CPU", "1")
+        collection = pocket.build(tmp_path_factory.mktemp("made") / "mine", 6)
+        for run in ("one", "two", "killed"):
+            for task in ("recognition", "streaks"):
+                settings = {"profile": "smoke", "task": task, "run": run, "collection": str(collection)}
+                stage = stages.StageRun(config.resolve(config.TeacherPretraining, settings)).begin()
+                models.save_weights(TASKS[task].build(16), stage.folder / "teacher.safetensors")
+                stage.finish()
+            student = open_stage("03_distillation", collection, run).begin()
+            models.save_weights(models.Restorer(16), student.folder / "student.safetensors")
+            student.finish()
+        yield home, collection
+
+
+def torchrun(*arguments, processes=2):
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{REPO}:{REPO / 'tests'}"}
+    return subprocess.run(
+        [*launcher, *map(str, arguments)], env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@pytest.fixture(scope="module")
+def two(made):
+    """The folders of all stages, trained by two processes without a stop."""
+    home, collection = made
+    script = home / "script.py"
+    script.write_text(SCRIPT)
+    done = torchrun(script, 0, collection, "two", *KINDS)
+    assert done.returncode == 0, done.stderr
+    return {kind: open_stage(kind, collection, "two").folder for kind in KINDS}
+
+
+def losses(folder):
+    return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_processes_learn_what_one_learns(made, two, kind):
+    """Same losses and weights as one process with the whole batch, but for the order of summation."""
+    one = open_stage(kind, made[1], "one").begin()
+    lesson = train.LESSONS[kind](one, data.open_collection(made[1]))
+    fit = train.trainer_for(one, lesson)
+    fit.log_every = 1
+    history = fit.fit()
+    assert losses(two[kind]) == pytest.approx([row["loss"] for row in history], abs=2e-5)
+    for name, value in weights(two[kind]).items():
+        torch.testing.assert_close(value, fit.plain.state_dict()[name], atol=2e-4, rtol=0)
+
+
+def test_two_processes_resume_to_the_same_bits(made, two):
+    """One of the two is killed in the middle; both start again, and end where undisturbed ones end."""
+    home, collection = made
+    kind = "04_fine_tuning"
+    folder = open_stage(kind, collection, "killed").folder
+    assert torchrun(home / "script.py", 3, collection, "killed", kind).returncode != 0
+    stopped = torch.load(folder / "checkpoint.pt", weights_only=True)["done"]
+    assert 0 < stopped <= 3
+    again = torchrun(home / "script.py", 0, collection, "killed", kind)
+    assert again.returncode == 0 and f"going on from step {stopped}" in again.stdout, again.stderr
+    assert losses(folder) == losses(two[kind])
+    found, expected = weights(folder), weights(two[kind])
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_command_trains_a_stage_once_and_one_process_writes(made):
+    home, collection = made
+    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--task", "deblur"]
+    command += ["--collection", collection, "--run", "command", "--steps", 3]
+    done = torchrun(*command)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 3/3") == 1 and "2 processes" in done.stdout
+    folder = home / "outputs/command/02_teacher_pretraining-deblur"
+    assert len(losses(folder)) == 1
+    assert not list(folder.glob(".checkpoint*")) and not list(folder.glob("*.safetensors"))
+    again = torchrun(*command)
+    assert again.returncode == 0 and again.stdout.count("going on from step 3 of 3") == 1, again.stdout
+    assert len(losses(folder)) == 1
+
+
+def test_a_batch_that_cannot_be_shared_is_one_line(made):
+    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--batch", 3, "--run", "odd"]
+    done = torchrun(*command)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("ttlkit:")]
+    assert said == ["ttlkit: batch = 3 cannot be shared by 2 processes; make it a multiple"]
+    assert not (made[0] / "outputs/odd").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--task", "deblurr"], "did you mean 'deblur'"),
+        (["--steps", "many"], "steps = 'many'"),
+        (["--guide", "streaks"], "unknown parameter of 02_teacher_pretraining: 'guide'"),
+        (["--collection", "nowhere"], "nowhere: no such collection"),
+    ],
+)
+def test_what_is_wrong_is_one_line(home, capsys, arguments, words):
+    assert train.main(["02_teacher_pretraining", "--profile", "smoke", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("ttlkit: ") and words in said and said.count("\n") == 1
+
+
+def test_an_earlier_stage_that_is_missing_is_named(made, capsys):
+    assert train.main(["03_distillation", "--profile", "smoke", "--run", "new", "--collection", str(made[1])]) == 1
+    assert "02_teacher_pretraining.ipynb with task = 'recognition' first" in capsys.readouterr().err
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(made, capsys):
+    folder = made[0] / "outputs/busy"
+    folder.mkdir()
+    with stages.alone(folder):
+        command = ["02_teacher_pretraining", "--profile", "smoke", "--run", "busy", "--collection", str(made[1])]
+        assert train.main(command) == 1
+    assert "another process is working on this run" in capsys.readouterr().err
