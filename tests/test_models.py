@@ -100,3 +100,16 @@ def test_prenet_reaches_its_published_quality(shared_data):
         with torch.inference_mode():
             found.append(float(metrics.psnr(model(rainy), clean)))
     assert 39 < sum(found) / 2 < 40.2  # the four images 002, 030, 060, 090 give 38.0 dB (RGB) together
+
+
+def test_blending_goes_back_towards_the_start():
+    torch.manual_seed(0)
+    start, tuned = models.Restorer(8), models.Restorer(8)
+    before = {name: weight.clone() for name, weight in tuned.state_dict().items()}
+    for share in (0.0, 0.25, 1.0):
+        tuned.load_state_dict(before)
+        models.blend(tuned, start.state_dict(), share)
+        for name, weight in tuned.state_dict().items():
+            torch.testing.assert_close(weight, (1 - share) * before[name] + share * start.state_dict()[name])
+    with pytest.raises(models.WeightsError, match=r"share = 1.5"):
+        models.blend(tuned, start.state_dict(), 1.5)

@@ -35,6 +35,7 @@ class Profile:
     rendered: float  # share of the fine-tuning samples that are rain rendered on photographs instead
     fine_tuning_rate: float  # learning rate at its peak
     guidance: float  # weight of the guide in fine-tuning; 0: none
+    kept: float  # share of the weights before fine-tuning in those after it
     inits: str  # rows of the fine-tuning comparison
     test_images: int  # images per test set
     workers: int  # loader processes
@@ -61,6 +62,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=2e-3,
         guidance=0.5,
+        kept=0.0,
         inits=f"{SCRATCH},{STUDENT}",
         test_images=2,
         workers=0,
@@ -80,6 +82,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=2e-3,
         guidance=0.5,
+        kept=0.0,
         inits=EVERY_INIT,
         test_images=8,
         workers=1,
@@ -99,6 +102,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=2e-3,
         guidance=0.5,
+        kept=0.0,
         inits=EVERY_INIT,
         test_images=12,
         workers=1,
@@ -118,6 +122,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=5e-4,
         guidance=0.5,
+        kept=0.0,
         inits=f"{SCRATCH},{TOTAL},{TASKS},{ALL},{UNGUIDED},{STUDENT}",
         test_images=12,
         workers=1,
@@ -137,6 +142,7 @@ PROFILES = {
         rendered=0.85,
         fine_tuning_rate=2e-3,
         guidance=0.0,
+        kept=0.2,
         inits=STUDENT,
         test_images=1000,
         workers=1,
@@ -156,6 +162,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=2e-3,
         guidance=0.5,
+        kept=0.0,
         inits=EVERY_INIT,
         test_images=100,
         workers=2,
@@ -175,6 +182,7 @@ PROFILES = {
         rendered=0.0,
         fine_tuning_rate=2e-3,
         guidance=0.5,
+        kept=0.0,
         inits=EVERY_INIT,
         test_images=1000,
         workers=8,
@@ -258,6 +266,7 @@ class FineTuning(Training):
     width: int | None = field(default=None, metadata={"profile": "student_width", "least": 8})
     learning_rate: float | None = field(default=None, metadata={"profile": "fine_tuning_rate"})  # type: ignore[assignment]
     guidance: float | None = field(default=None, metadata={"profile": "guidance", "least": 0})
+    kept: float | None = field(default=None, metadata={"profile": "kept", "least": 0})
 
     @property
     def variant(self) -> str:

@@ -285,6 +285,19 @@ def transfer(source: Restorer | Recogniser, target: Restorer) -> Restorer:
     return target
 
 
+def blend(model: Derainer, start: Mapping[str, Tensor], share: float) -> None:
+    """Weights, in place, to (1 - share) of their own and `share` of those it started from, `start`.
+
+    What was learned before fine-tuning comes back, and with it part of what fine-tuning on narrow data has forgotten:
+    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022. Both must be of one training, as here.
+    """
+    if not 0 <= share <= 1:
+        raise WeightsError(f"share = {share} must be 0 to 1")
+    with torch.no_grad():
+        for name, weight in model.state_dict().items():
+            weight.lerp_(start[name].to(weight), share)
+
+
 def gather(teachers: Sequence[Restorer | Recogniser]) -> Ensemble:
     """All teachers' backbones in one network; its head starts near the identity."""
     together = Ensemble([teacher.width for teacher in teachers])
