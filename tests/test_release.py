@@ -30,13 +30,13 @@ def test_it_is_small_and_says_what_it_is(student):
 
 def test_it_leaves_a_dry_photograph_and_takes_streaks_away(student):
     photograph = pocket.bundled("coffee")[:320, :480]  # in no collection that it was trained on
-    assert psnr(restore.restore(student, photograph), photograph) > 37
+    assert psnr(restore.restore(student, photograph), photograph) > 33  # the grain of its wood is hard
     gains = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
         rainy = rain.lay(photograph, rain.streak_holes(photograph.shape[:2], rng), rng)
         gains.append(psnr(restore.restore(student, rainy), photograph) - psnr(rainy, photograph))
-    assert np.mean(gains) > 0.5 and min(gains) > 0
+    assert np.mean(gains) > 3 and min(gains) > 2
 
 
 @pytest.mark.slow
@@ -45,6 +45,13 @@ def test_no_test_set_gets_worse(student, shared_data):
         pairs = [data.load_pair(pair) for pair in test.spread(3)]
         gains = [psnr(restore.restore(student, rainy), clean) - psnr(rainy, clean) for rainy, clean in pairs]
         assert np.mean(gains) > 0, test.name
+
+
+@pytest.mark.slow
+def test_dry_photographs_stay_as_they_are(student, shared_data):
+    dry = data.open_collection(shared_data / "collection").photographs(["clean"], kept_back=True)["clean"]
+    loaded = [images.load_image_u8(path) for path in data.spread(dry, 8)]
+    assert np.mean([psnr(restore.restore(student, image), image) for image in loaded]) > 40
 
 
 def test_tiles_equal_the_whole(student):
