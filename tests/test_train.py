@@ -127,7 +127,7 @@ def test_two_processes_resume_to_the_same_bits(made, two):
 def test_the_command_trains_a_stage_once_and_one_process_writes(made):
     home, collection = made
     command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--task", "deblur"]
-    command += ["--collection", collection, "--run", "command", "--steps", 3]
+    command += ["--collection", collection, "--run-name", "command", "--steps", 3]
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 3/3") == 1 and "2 processes" in done.stdout
@@ -140,7 +140,7 @@ def test_the_command_trains_a_stage_once_and_one_process_writes(made):
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line(made):
-    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--batch", 3, "--run", "odd"]
+    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--batch", 3, "--run-name", "odd"]
     done = torchrun(*command)
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("ttlkit:")]

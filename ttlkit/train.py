@@ -155,7 +155,10 @@ def _stage(arguments: list[str] | None) -> StageRun:
     )
     parser.add_argument("stage", choices=LESSONS, metavar="STAGE", help=", ".join(LESSONS))
     for name in dict.fromkeys(f.name for stage in LESSONS for f in fields(config.STAGES[stage])):
-        parser.add_argument(f"--{name.replace('_', '-')}", help=rule)
+        option = f"--{name.replace('_', '-')}"
+        # torchrun takes --run for one of its own, even behind the module's name.
+        names = ["--run", "--run-name"] if name == "run" else [option]
+        parser.add_argument(*names, dest=name, help=f"{rule}; --run-name under torchrun" if name == "run" else rule)
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
     settings = config.resolve(config.STAGES[given.pop("stage")], given)
     for name, known in (("task", TASKS), ("init", [*config.INITS, *TASKS])):
