@@ -89,6 +89,15 @@ def test_mean_and_spread_are_over_seeds():
     assert student["spread"] == pytest.approx(np.std(per_seed, ddof=1))
 
 
+def test_the_mean_of_sets_counts_every_set_alike_and_only_complete_seeds():
+    both = rows([1, 2, 3]) + [{**row, "set": "other", "psnr_rgb": row["psnr_rgb"] + 4} for row in rows([1, 2, 3])]
+    incomplete = [row for row in both if (row["set"], row["seed"], row["model"]) != ("other", 2, "student")]
+    found = {(r["set"], r["n_pairs"], r["model"]): r for r in evaluate.over_seeds(incomplete)}
+    assert found[evaluate.MEAN, 10, "input"]["mean"] == pytest.approx(found["yard", 10, "input"]["mean"] + 2)
+    assert found[evaluate.MEAN, 10, "scratch"]["seeds"] == 3 and found[evaluate.MEAN, 10, "student"]["seeds"] == 2
+    assert evaluate.MEAN not in {row["set"] for row in evaluate.over_seeds(rows([1], seeds=1))}
+
+
 def test_one_seed_has_no_spread():
     found = evaluate.over_seeds(rows([1], seeds=1))
     assert {row["spread"] for row in found} == {None}

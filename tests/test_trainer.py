@@ -1,10 +1,6 @@
 """Training: stopping and resuming gives the same bits, at any step, for every kind of stage."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,42 +159,6 @@ def test_processes_share_a_batch():
     assert halves == [numbers[:4] for numbers in whole]
     with pytest.raises(TrainingError, match="batch = 3"):
         StepSampler(3, 0, 1, 0, 2)
-
-
-SHARED = """
-import sys
-from pathlib import Path
-import torch
-from ttlkit import config, data, models, steps, trainer
-config.seed_everything(0)
-pairs = data.open_collection(sys.argv[1]).few_pairs(3, 0)
-options = dict(key="k", steps=5, batch=4, learning_rate=1e-3, seed=0, log_every=1)
-samples = data.Pairs(pairs, 16, 0)
-fit = trainer.Trainer(models.Restorer(8), steps.restoration_step(), samples, folder=Path(sys.argv[2]), **options)
-fit.fit()
-assert fit.accelerator.num_processes == int(sys.argv[3])
-"""
-
-
-def test_two_processes_learn_what_one_learns(pocket, tmp_path):
-    """Same losses and weights as one process with the whole batch, but for the order of summation."""
-    (tmp_path / "train.py").write_text(SHARED)
-    environment = {**os.environ, "TTLKIT_PRECISION": "no", "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(config.__file__).parents[1])
-    found = []
-    for processes in (1, 2):
-        folder = tmp_path / str(processes)
-        folder.mkdir()
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command += [str(tmp_path / "train.py"), str(pocket.root), str(folder), str(processes)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
-        assert done.returncode == 0, done.stderr
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        state = torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
-        found.append(([row["loss"] for row in rows], state))
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
-    for name, value in found[0][1].items():
-        assert torch.allclose(value, found[1][1][name], atol=1e-4), name
 
 
 def test_learning_rate_rises_then_falls():

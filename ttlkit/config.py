@@ -374,7 +374,7 @@ def total_steps(profile: Profile, tasks: int) -> int:
     teacher = (profile.teacher_width / profile.student_width) ** 2  # of the student's step
     teachers = profile.teacher_steps * tasks * teacher
     distillation = profile.distillation_steps * (1 + tasks * teacher / 3)
-    fine_tuning = profile.fine_tuning_steps * (1.5 + 0.5 * teacher / 3)
+    fine_tuning = profile.fine_tuning_steps * (1.5 + 0.5 * teacher / 3 if profile.guidance else 1)
     return round(teachers + distillation + fine_tuning)
 
 

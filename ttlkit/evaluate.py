@@ -16,6 +16,7 @@ from ttlkit.data import Collection, CollectionError, Pair, TestSet, load_pair
 Row = dict[str, Any]
 Restore = Callable[[np.ndarray], np.ndarray]
 HIGHER_IS_BETTER = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "psnr_dry")
+MEAN = "mean of sets"
 UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
 
 
@@ -100,7 +101,7 @@ def pivot(summary: list[Row], metric: str) -> list[Row]:
     for name, cells in table.items():
         values = [row[metric] for row in summary if row["model"] == name and row["set"] in sets]
         if len(sets) > 1 and len(values) == len(sets):
-            cells["mean of sets"] = f"{np.mean(values):.{3 if metric.startswith('ssim') else 2}f}"
+            cells[MEAN] = f"{np.mean(values):.{3 if metric.startswith('ssim') else 2}f}"
     return list(table.values())
 
 
@@ -150,14 +151,26 @@ def load_rows(path: Path, **extra: Any) -> list[Row]:
 def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
     """For each set, number of pairs and model: mean over images and seeds, and the seeds' standard deviation.
 
-    `rows` are those of several runs, with the columns `seed` and `n_pairs`.
+    `rows` are those of several runs, with the columns `seed` and `n_pairs`. With several sets, the last rows are of
+    their mean, the set MEAN.
     """
-    table = []
+    found: dict[tuple[str, int, str], dict[int, float]] = {}
+    over_sets: dict[tuple[str, int, str], dict[int, list[float]]] = {}
     for (name, n_pairs, model), members in _cells(rows, metric).items():
-        means = [np.mean(list(images.values())) for images in members.values()]
-        spread = float(np.std(means, ddof=1)) if len(means) > 1 else None  # one seed tells nothing about others
-        row = {"set": name, "n_pairs": n_pairs, "model": model, "seeds": len(means)}
-        table.append({**row, "mean": float(np.mean(means)), "spread": spread})
+        means = {seed: float(np.mean(list(images.values()))) for seed, images in members.items()}
+        found[name, n_pairs, model] = means
+        for seed, mean in means.items():
+            over_sets.setdefault((MEAN, n_pairs, model), {}).setdefault(seed, []).append(mean)
+    sets = len({name for name, _, _ in found})
+    for key, seeds in over_sets.items() if sets > 1 else ():
+        complete = {seed: float(np.mean(means)) for seed, means in seeds.items() if len(means) == sets}
+        found |= {key: complete} if complete else {}
+    table = []
+    for (name, n_pairs, model), means in found.items():
+        values = list(means.values())
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None  # one seed tells nothing about others
+        row = {"set": name, "n_pairs": n_pairs, "model": model, "seeds": len(values)}
+        table.append({**row, "mean": float(np.mean(values)), "spread": spread})
     return table
 
 
