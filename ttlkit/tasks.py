@@ -52,17 +52,23 @@ def _deblur_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> d
 
 
 def _streaks_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
-    """The patch in drawn rain, and the patch: a layer of streaks, physics, or Photoshop's recipe.
+    """The patch in drawn rain, and the patch: a layer of streaks, lines, physics, or Photoshop's recipe.
 
-    A twentieth is dry, and now and then it rains in some places only: who sees nothing but rain takes leaves for it.
+    Now and then it is dry, or rains in some places only: who sees nothing but rain takes leaves for it.
     """
-    kind, seed = rng.random(), int(rng.integers(2**32))
+    kind, seed, side = rng.random(), int(rng.integers(2**32)), len(patch)
     if kind < 0.05:
         return {"image": patch, "target": patch}
-    if kind < 0.5:
-        rainy, target = rain.lay(patch, layers(len(patch), rng), rng), patch
-    elif kind < 0.87:  # far rain is a veil, which is not for a remover of streaks to take away
-        drawn = rain.physical(patch, seed)
+    if kind < 0.39:
+        rainy, target = rain.lay(patch, layers(side, rng), rng), patch
+    elif kind < 0.55:
+        rainy, target = rain.lay(patch, rain.lines((side, side), rng), rng), patch
+    elif kind < 0.92:
+        # A patch is a small part of a photograph, as a longer lens would show it: rain drawn for a whole one would be
+        # dust in it. And far rain is a veil, which is not for a remover of streaks to take away.
+        larger = rain.log_uniform(rng, 1.25, 6)
+        lens = {name: larger * rain.PHYSICAL[name].draw(rng) for name in ("focal", "blur")}
+        drawn = rain.physical(patch, seed, **lens)
         rainy, target = drawn.rainy, drawn.background
     else:
         rainy, target = rain.photoshop(patch, seed).rainy, patch
