@@ -239,6 +239,8 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
 
 def plot_feature(feature, *pictures: np.ndarray) -> Figure:
     """What a feature sees: each image (H, W, 3), the map that the number is taken from, and the number."""
+    from scipy.ndimage import maximum_filter
+
     from ttlkit import features
 
     prepared = [features.prepare(im.to_float(p) if p.dtype == np.uint8 else p) for p in pictures]
@@ -248,6 +250,8 @@ def plot_feature(feature, *pictures: np.ndarray) -> Figure:
     axes = figure.subplots(1, 2 * len(pictures), squeeze=False)[0]
     for i, (seen, shown) in enumerate(zip(prepared, maps, strict=True)):
         axes[2 * i].imshow(im.to_u8(seen.image))
+        if np.mean(shown > 0) < 0.2:  # single lines of pixels would vanish when the map is drawn smaller
+            shown = maximum_filter(shown, 4)
         axes[2 * i + 1].imshow(shown, cmap="magma", vmin=0, vmax=top, aspect="equal")
         axes[2 * i + 1].set_title(f"{feature.measure(seen):.3g}", fontsize=11)
     for ax in axes:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -94,6 +95,7 @@ class StageRun:
         tune_process()
         if not writes:
             return self
+        shutil.rmtree(self.folder / "figures", ignore_errors=True)  # an earlier notebook's would be taken for its own
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         (self.folder / "DONE.json").unlink(missing_ok=True)
         if not isinstance(self.settings, Training):  # the trainer looks after its own rows when it resumes
