@@ -255,19 +255,23 @@ def lines(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return layer / max(float(layer.max()), 1)
 
 
-def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator, low: float = 0.2, high: float = 1.5) -> np.ndarray:
     """Lay a grey streak layer (H, W) over `clean` (H, W, 3), both in [0, 1]; float32.
 
     Half of the time light is added, rainy = clean + a layer; else streaks hide what is behind them,
-    rainy = clean (1 - layer) + a layer. How bright the brightest streaks are (0.35 to 1.2, whatever the layer was),
-    and brightness and colour of all are drawn. Raises ValueError on a bad image.
+    rainy = clean (1 - layer) + a layer. Contrast (`low` to `high`), brightness and colour of the streaks are drawn.
+    Raises ValueError on a bad image.
     """
     clean = _check(clean).astype(np.float32, copy=False)
-    brightest = max(_quantile(layer, 0.995), float(layer.max()) / 2, 0.02)  # where a layer is empty, there is no rain
-    cover = np.clip(layer * (log_uniform(rng, 0.35, 1.2) / brightest), 0, 1)[..., None].astype(np.float32)
-    bright = np.float32(rng.uniform(0.7, 1)) * (1 + rng.normal(0, 0.02, 3)).astype(np.float32)
+    cover = np.clip(layer * log_uniform(rng, low, high), 0, 1)[..., None].astype(np.float32)
+    bright = np.float32(rng.uniform(0.6, 1)) * (1 + rng.normal(0, 0.02, 3)).astype(np.float32)
     behind = clean if rng.random() < 0.5 else clean * (1 - cover)
     return np.clip(behind + bright * cover, 0, 1)
+
+
+def brightened(layer: np.ndarray) -> np.ndarray:
+    """A streak layer (H, W) whose brightest streaks are at 1, however faint they were; an empty one stays empty."""
+    return layer / max(_quantile(layer, 0.995), float(layer.max()) / 2, 0.02)
 
 
 def in_places(rainy: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
