@@ -255,7 +255,9 @@ def lines(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     return layer / max(float(layer.max()), 1)
 
 
-def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator, low: float = 0.2, high: float = 1.5) -> np.ndarray:
+def lay(
+    clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator, low: float = 0.2, high: float = 1.5
+) -> np.ndarray:
     """Lay a grey streak layer (H, W) over `clean` (H, W, 3), both in [0, 1]; float32.
 
     Half of the time light is added, rainy = clean + a layer; else streaks hide what is behind them,
