@@ -34,7 +34,7 @@ def test_it_leaves_a_dry_photograph_and_takes_streaks_away(student):
     gains = []
     for seed in range(3):
         rng = np.random.default_rng(seed)
-        rainy = rain.lay(photograph, rain.lines(photograph.shape[:2], rng), rng)
+        rainy = rain.lay(photograph, rain.streak_holes(photograph.shape[:2], rng), rng)
         gains.append(psnr(restore.restore(student, rainy), photograph) - psnr(rainy, photograph))
     assert np.mean(gains) > 3 and min(gains) > 2
 

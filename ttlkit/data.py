@@ -221,7 +221,7 @@ class Layers:
 
     def __call__(self, side: int, rng: Rng) -> np.ndarray:
         if self.shelf is None:
-            return rain.lines((side, side), rng)
+            return rain.streak_holes((side, side), rng)
         layer = self.shelf[int(rng.integers(len(self.shelf)))][..., 0]
         turn, step = np.deg2rad(np.clip(rng.normal(0, 15), -40, 40)), 1 / rng.uniform(0.6, 1.6)
         axes = step * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -46,7 +46,7 @@ class Knob:
     def draw(self, rng: np.random.Generator) -> float:
         """One value from the range."""
         if self.scale == "log":
-            return log_uniform(rng, self.low, self.high)
+            return _log_uniform(rng, self.low, self.high)
         if self.scale == "bell":
             value = rng.normal((self.low + self.high) / 2, (self.high - self.low) / 4)
             return float(np.clip(value, self.least, self.most))
@@ -233,47 +233,37 @@ def scatter(clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(image + np.float32(noise) * rng.standard_normal(image.shape, dtype=np.float32), 0, 1)
 
 
-def lines(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Streak layer (H, W), float32 in [0, 1]: straight lines in one or two sizes, near and far, of one direction.
+def streak_holes(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Soft mask (H, W) float32 in [0, 1] of steep streaks, 8 to 60 px long and 1 to 4 px wide.
 
-    From layer to layer everything changes in wide ranges: width (0.4 to 2.5 px, sigma), length (10 to 110 px), how much
-    they cover (1 to 35 %), direction (most within 40 degrees of the vertical), and how like each other they are.
+    They cover about 3 to 20 % of the area; angle and width change from call to call.
     Raises ValueError on an empty shape.
     """
     if min(shape) < 1:
         raise ValueError(f"shape must be positive, got {shape}")
-    layer, tilt = np.zeros(shape, np.float32), np.clip(rng.normal(0, 20), -60, 60)
-    for _ in range(1 if rng.random() < 0.6 else 2):
-        wide, longest = log_uniform(rng, 0.4, 2.5), log_uniform(rng, 10, 110)
-        room = (shape[0] + longest) * (shape[1] + longest)  # streaks may enter from outside
-        count = max(1, round(log_uniform(rng, 0.01, 0.35) * room / (1.8 * wide * longest)))
-        y, x = (rng.uniform(-longest / 2, side + longest / 2, count) for side in shape)
-        tilts = np.deg2rad(tilt + rng.normal(0, log_uniform(rng, 0.2, 5), count))
-        weight = np.exp(rng.normal(0, rng.uniform(0.1, 0.7), count)) * rng.uniform(0.3, 1)
-        sharp = _draw_lines(shape, (y, x, longest * rng.uniform(0.5, 1, count), tilts, weight), step=0.8)
-        layer += gaussian_filter(sharp.astype(np.float32), wide, truncate=2.5) * (math.sqrt(2 * math.pi) * wide)
-    return layer / max(float(layer.max()), 1)
+    angle, wide, longest = rng.normal(0, 14), rng.uniform(1, 4), rng.uniform(20, 60)
+    room = (shape[0] + longest) * (shape[1] + longest)  # streaks may enter from outside
+    count = max(1, round(rng.uniform(0.04, 0.23) * room / (wide * (longest + 8) / 2)))
+    y, x = ((rng.uniform(-0.5, 0.5, count) * (n + longest) + n / 2) for n in shape)
+    tilt = np.deg2rad(angle + rng.normal(0, 2, count))
+    length, weight = rng.uniform(8, longest, count), rng.uniform(0.7, 1.3, count)
+    mask = _draw_lines(shape, (y, x, length, tilt, weight), step=0.8).astype(np.float32)
+    sigma = max(0.4, wide / 3)  # with the gain below, the half-height width is about 3 sigma
+    return np.clip(gaussian_filter(mask, sigma, truncate=2.5) * (1.5 * math.sqrt(2 * math.pi) * sigma), 0, 1)
 
 
-def lay(
-    clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator, low: float = 0.2, high: float = 1.5
-) -> np.ndarray:
+def lay(clean: np.ndarray, layer: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Lay a grey streak layer (H, W) over `clean` (H, W, 3), both in [0, 1]; float32.
 
     Half of the time light is added, rainy = clean + a layer; else streaks hide what is behind them,
-    rainy = clean (1 - layer) + a layer. Contrast (`low` to `high`), brightness and colour of the streaks are drawn.
+    rainy = clean (1 - layer) + a layer. Contrast (0.2 to 1.5), brightness and colour of the streaks are drawn.
     Raises ValueError on a bad image.
     """
     clean = _check(clean).astype(np.float32, copy=False)
-    cover = np.clip(layer * log_uniform(rng, low, high), 0, 1)[..., None].astype(np.float32)
+    cover = np.clip(layer * _log_uniform(rng, 0.2, 1.5), 0, 1)[..., None].astype(np.float32)
     bright = np.float32(rng.uniform(0.6, 1)) * (1 + rng.normal(0, 0.02, 3)).astype(np.float32)
     behind = clean if rng.random() < 0.5 else clean * (1 - cover)
     return np.clip(behind + bright * cover, 0, 1)
-
-
-def brightened(layer: np.ndarray) -> np.ndarray:
-    """A streak layer (H, W) whose brightest streaks are at 1, however faint they were; an empty one stays empty."""
-    return layer / max(_quantile(layer, 0.995), float(layer.max()) / 2, 0.02)
 
 
 def in_places(rainy: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -311,7 +301,7 @@ def _draw(table: Mapping[str, Knob], seed: Seed, given: Mapping[str, float]):
     return {name: float(given.get(name, value)) for name, value in drawn.items()}, rest
 
 
-def log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
+def _log_uniform(rng: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(rng.uniform(np.log(low), np.log(high))))
 
 

@@ -69,29 +69,6 @@ def _streaks_sample(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> 
     return {"image": rain.in_places(rainy, target, rng) if rng.random() < 0.2 else rainy, "target": target}
 
 
-def hard_rain(patch: np.ndarray, label: str, rng: Rng, layers: Layers) -> dict[str, np.ndarray]:
-    """What fine-tuning draws on photographs: as for `streaks`, but of every size and mostly heavy.
-
-    A teacher on this rain is less careful with dry ground, and so is what it teaches; a student at the end of its
-    schooling learns more from it.
-    """
-    kind, seed, side = rng.random(), int(rng.integers(2**32)), len(patch)
-    if kind < 0.08:
-        return {"image": patch, "target": patch}
-    if kind < 0.55:
-        layer = layers(side, rng) if kind < 0.4 else rain.lines((side, side), rng)
-        rainy, target = rain.lay(patch, rain.brightened(layer), rng, 0.35, 1.2), patch
-    elif kind < 0.92:
-        # A patch is a small part of a photograph, as a longer lens would show it: rain for a whole one is dust in it.
-        larger = rain.log_uniform(rng, 1.25, 6)
-        lens = {name: larger * rain.PHYSICAL[name].draw(rng) for name in ("focal", "blur")}
-        drawn = rain.physical(patch, seed, **lens)
-        rainy, target = drawn.rainy, drawn.background
-    else:
-        rainy, target = rain.photoshop(patch, seed).rainy, patch
-    return {"image": rain.in_places(rainy, target, rng) if rng.random() < 0.2 else rainy, "target": target}
-
-
 def recognition_loss(logit: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy (B,)."""
     return F.binary_cross_entropy_with_logits(logit.float(), target.float(), reduction="none")

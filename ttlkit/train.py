@@ -23,7 +23,7 @@ from torch import nn
 
 from ttlkit import config, data, models, stages, steps
 from ttlkit.stages import StageRun
-from ttlkit.tasks import TASKS, hard_rain
+from ttlkit.tasks import TASKS
 from ttlkit.trainer import StepSampler, Trainer, TrainingError
 
 
@@ -88,7 +88,7 @@ def fine_tuning(stage: StageRun, photographs: data.Collection) -> Lesson:
     pairs = photographs.few_pairs(settings.n_pairs, settings.seed)
     scenes = {"clean": [*photographs.photographs(["clean"])["clean"], *(pair.truth for pair in pairs)]}
     seen = crops(photographs.photographs(), data.as_it_is) if guides else None
-    drawn = crops(scenes, hard_rain) if settings.rendered else None
+    drawn = crops(scenes, TASKS["streaks"].sample) if settings.rendered else None
     samples = data.Guided(data.Pairs(pairs, settings.patch, settings.seed), seen, drawn, settings.rendered)
     return Lesson(restorer, steps.restoration_step(guides.get(settings.guide), settings.guidance), samples, guides)
 
