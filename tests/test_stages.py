@@ -33,6 +33,12 @@ def test_a_finished_stage_is_done_until_its_inputs_change(home, collection):
     assert not gap(collection).is_done()
 
 
+def test_figures_of_an_earlier_run_do_not_stay(home, collection):
+    old = gap(collection).begin().folder / "figures" / "old.png"
+    old.write_bytes(b"x")
+    assert gap(collection).begin().folder == old.parent.parent and not old.exists() and old.parent.is_dir()
+
+
 def test_a_stage_is_not_done_when_a_file_that_it_made_is_gone(home, collection):
     first = gap(collection).begin()
     stages.write_json(first.folder / "distances.json", [1])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kstest, mannwhitneyu, wasserstein_distance
+from scipy.stats import kstest, mannwhitneyu, spearmanr, wasserstein_distance
 
 from ttlkit import stats
 
@@ -103,6 +103,13 @@ def test_cliffs_delta_is_the_rank_test_of_scipy(seed):
     delta, low, high = stats.cliffs_delta(x, y, rng, 300)
     assert delta == pytest.approx(2 * mannwhitneyu(x, y).statistic / (len(x) * len(y)) - 1)
     assert low <= delta <= high and low >= -1 and high <= 1
+
+
+def test_rank_correlation_of_few_pairs_counts_the_orders():
+    assert stats.rank_correlation([1, 2, 3, 4, 5], [9, 7, 5, 3, -8]) == pytest.approx((-1, 2 / 120), abs=1e-3)
+    x, y = np.random.default_rng(0).normal(size=(2, 200))
+    y += 0.2 * x
+    assert stats.rank_correlation(x, y) == pytest.approx(spearmanr(x, y), abs=0.02)
 
 
 def test_holm_by_hand():

@@ -128,7 +128,7 @@ PROFILES = {
         workers=1,
     ),
     "release": Profile(
-        runtime="about an hour and a quarter on one CPU core",
+        runtime="about an hour on one CPU core",
         pocket_scenes=400,
         gap_images=80,
         teacher_steps=2000,

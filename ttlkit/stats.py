@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
+from scipy.stats import permutation_test, spearmanr
 
 MOST = 2000  # rows of a set that tests over all pairs of rows look at
 LEAST = 10  # rows of a set below which the tests over all features are left out
@@ -95,6 +96,15 @@ def cliffs_delta(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, rounds:
     weights = [rng.multinomial(len(v), np.full(len(v), 1 / len(v)), rounds) / len(v) for v in few]
     drawn = ((weights[0] @ sign) * weights[1]).sum(1)
     return float(sign.mean()), *_interval(drawn)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rho of two samples (n,), and its two-sided p-value over all orders, or 10,000 where there are more.
+
+    The p-value of scipy's `spearmanr` is one for many pairs; of five it says 0 where 1 in 60 orders does as well.
+    """
+    found = permutation_test((x,), lambda order: spearmanr(order, y).statistic, permutation_type="pairings", rng=0)
+    return float(found.statistic), float(found.pvalue)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
