@@ -207,7 +207,7 @@ def plot_scores(rows: Sequence[dict], metric: str, title: str | None = None) -> 
     ax.set_ylabel(metric.replace("_", " "))
     ax.grid(axis="y", alpha=0.3)
     if labelled:
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside right center", fontsize=9)
     return figure
 
 
@@ -233,7 +233,7 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
         ax.set(title=name, xlabel="synthetic pairs")
         ax.grid(alpha=0.3)
     panels[0].set_ylabel(label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", fontsize=9)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return figure
 
 
@@ -275,20 +275,21 @@ def plot_knobs(curves: dict[str, dict[str, tuple[Sequence[float], Sequence[float
 
 
 def plot_relation(points: Sequence[dict], x: str, y: str, labels: tuple[str, str], title: str | None = None) -> Figure:
-    """A scatter of rows {x, y, "model", "set"}: a colour a model, the set written beside its point."""
+    """A scatter of rows {x, y, "model", "set"}: a colour a model; above the highest of a set its name."""
     figure = _figure(7.2, 4.2, title)
     ax = figure.subplots()
     for place, (model, colour) in enumerate(colours(row["model"] for row in points).items()):
         own = [row for row in points if row["model"] == model]
         marker = MARKERS[place % len(MARKERS)]
         ax.scatter([r[x] for r in own], [r[y] for r in own], color=colour, marker=marker, label=model)
-        for row in own:
-            place_of = {"xytext": (4, 3), "textcoords": "offset points"}
-            ax.annotate(row["set"], (row[x], row[y]), fontsize=7.5, color=colour, **place_of)  # type: ignore[arg-type]
+    for name, place in {row["set"]: row[x] for row in points}.items():  # all models have a set at one place
+        top = max(row[y] for row in points if row["set"] == name)
+        ax.annotate(name, (place, top), xytext=(0, 7), textcoords="offset points", fontsize=8, ha="center")
     ax.axhline(0, color=GREY, linestyle="--")
+    ax.margins(0.1)
     ax.set(xlabel=labels[0], ylabel=labels[1])
     ax.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=9)
+    figure.legend(loc="outside right center", fontsize=9)
     return figure
 
 
