@@ -97,9 +97,24 @@ def test_equalising_takes_away_what_belongs_to_the_files():
     before, after = (features.measure(map(change, files)) for change in (lambda image: image, features.equalise))
     for name in ("blockiness", "noise"):
         gaps = [abs(found[name][0] - found[name][1]) for found in (before, after)]
-        assert gaps[1] < 0.6 * gaps[0], name
+        assert gaps[1] < 0.7 * gaps[0], name
     assert before["megapixels"][1] > 3 * before["megapixels"][0]
     assert after["megapixels"][1] < 1.5 * after["megapixels"][0]
+
+
+def test_equalising_takes_away_what_is_written_on_the_margin():
+    plain = scenes.dead_leaves(7, 240, 320)
+    marked = plain.copy()
+    marked[-20:, 200:310:3] = 1  # bright thin lines: streaks, to every feature
+    marked[:20] = marked[:, :30] = 0  # a frame
+    before, after = (
+        [features.measure_one(change(image)) for image in (plain, marked)]
+        for change in (lambda image: image, features.equalise)
+    )
+    assert before[0] != before[1]
+    # JPEG's blocks on the border are the only trace that may be left, and none is: the margin is cut off before.
+    assert after[0] == after[1]
+    assert features.equalise(np.full((1, 1, 3), 0.5)).shape == (1, 1, 3)
 
 
 def test_estimates_agree_with_known_streaks():

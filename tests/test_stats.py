@@ -162,8 +162,21 @@ def test_tests_over_all_features_find_what_is_there_and_nothing_else(shift, foun
         assert (row["p_value"] < 0.05) == found and (row["value"] > row["null"]) == found, row
 
 
-def test_p_values_over_all_features_are_uniform_where_there_is_nothing():
-    values = [stats.mmd(*clouds(20, 15, 0, 3, seed), seed, rounds=100)["p_value"] for seed in range(120)]
+def p_of_classifier(x, y, seed):
+    return stats.classifier(x, y, "abc", seed, rounds=19)[1]
+
+
+@pytest.mark.parametrize(
+    "p_value, trials",
+    [
+        (lambda x, y, seed: stats.mmd(x, y, seed, rounds=100)["p_value"], 120),
+        (lambda x, y, seed: stats.frechet_test(x, y, seed, rounds=40)["p_value"], 100),
+        (p_of_classifier, 40),
+    ],
+    ids=["MMD", "Fréchet", "classifier"],
+)
+def test_p_values_over_all_features_are_uniform_where_there_is_nothing(p_value, trials):
+    values = [p_value(*clouds(20, 15, 0, 3, seed), seed) for seed in range(trials)]
     assert kstest(values, "uniform").pvalue > 0.001
 
 

@@ -22,7 +22,7 @@ from scipy.ndimage import (
 
 from ttlkit.images import recompress, resize, to_grey
 
-VERSION = 1  # raise it when a number changes: cached features go by it
+VERSION = 2  # raise it when a number changes: cached features go by it
 WIDTHS = (2, 3, 4, 5, 7, 9, 12)  # px; what is wider than the last is no streak
 FAINT = 0.02  # luma; thin structures below five grey levels are taken for noise
 BLOCK = 16  # px, side of the blocks in which depth and detail are compared
@@ -436,8 +436,13 @@ CAMERA = tuple(feature.name for feature in FEATURES if feature.group == "camera"
 
 
 def equalise(image: np.ndarray) -> np.ndarray:
-    """Bring any image to one size and one compression, 480 px and JPEG quality 75, so that these tell nothing."""
-    return recompress(scale_down(image), 75)
+    """Take away what belongs to files, (H, W, 3) in [0, 1]: their margins, their size and their compression.
+
+    A tenth of each side goes, where watermarks, dates and frames are; then 480 px and JPEG quality 75. A watermark
+    over the middle of a picture stays.
+    """
+    top, left = (n // 10 for n in image.shape[:2])
+    return recompress(scale_down(image[top : image.shape[0] - top, left : image.shape[1] - left]), 75)
 
 
 def measure_one(image: np.ndarray) -> list[float]:

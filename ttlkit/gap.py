@@ -250,7 +250,7 @@ HOW_TO_READ = """
 - **Cliff's delta**: chance that an image of A has more of it than one of B, less the chance of the opposite.
 - **p (Holm)**: share of random splits that are as far apart, corrected for the number of features.
 - Scenes differ between sets too: a difference is one of image sets, not of rain alone.
-- Size, noise and blocks of JPEG belong to the files. When they differ, measure again with `--equalise`.
+- Size, noise, blocks of JPEG and watermarks on the margin belong to the files. When they differ, use `--equalise`.
 """
 
 
