@@ -92,8 +92,8 @@ def test_rain_is_found_between_folders_and_nothing_between_halves(folders):
 
 
 def test_equalising_takes_away_what_belongs_to_the_files():
-    scene = scenes.dead_leaves(5, 300, 400)
-    files = [scene, images.recompress(images.resize(scene, 600, 800), 20)]
+    scene = scenes.dead_leaves(5, 450, 600)
+    files = [scene, images.recompress(images.resize(scene, 900, 1200), 20)]
     before, after = (features.measure(map(change, files)) for change in (lambda image: image, features.equalise))
     for name in ("blockiness", "noise"):
         gaps = [abs(found[name][0] - found[name][1]) for found in (before, after)]
