@@ -1,18 +1,21 @@
 """Notebooks: stored clean, built alike; the whole chain runs, can be killed, goes on, and gives the same numbers."""
 
+import asyncio
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.channels import HBChannel
 
-from ttlkit import config, stages
+from ttlkit import config, pipeline, stages
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -224,3 +227,19 @@ def test_a_training_outside_of_the_notebook_is_taken_over(chain, tmp_path):
     assert "going on from step 12 of 12" in (tmp_path / "out.ipynb").read_text()
     assert (home / f"outputs/outside/{stage}/checkpoint.pt").stat().st_mtime_ns == before
     assert results(home, "outside")[stage] == results(home)[stage]
+
+
+def test_a_kernel_that_left_in_mid_heartbeat_does_not_hold_the_run(tmp_path, monkeypatch):
+    """A heartbeat thread that waits for a kernel that is gone, and which jupyter_client joins, is left behind."""
+    monkeypatch.setenv("TTLKIT_HOME", str(tmp_path))
+    monkeypatch.setattr(pipeline, "PATIENCE", 1.0)
+
+    async def wait_for_ever(channel):
+        channel._running = True
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(HBChannel, "_async_run", wait_for_ever)
+    stage = pipeline.plan(profile="smoke", run="stuck")[0]
+    pipeline.run([stage])
+    assert stage.is_done()
+    assert any(isinstance(thread, HBChannel) for thread in threading.enumerate())  # it waits still

@@ -65,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--out", type=Path, help="folder for the report (default: outputs/gap-A-B)")
     command.add_argument("--images", type=int, help="most images of a folder, evenly spread (default: all)")
     command.add_argument(
-        "--equalise", action="store_true", help="measure without margins, at 480 px and JPEG quality 75"
+        "--equalise", action="store_true", help="measure the middle only, at 256 px and JPEG quality 75"
     )
     command.add_argument("--teacher", type=Path, help="a recognition teacher.safetensors: compare what it sees too")
     command.add_argument("--seed", type=int, default=0)
@@ -269,7 +269,7 @@ def gap(chosen: argparse.Namespace) -> int:
         print(f"left out: {problem}", file=sys.stderr)
     print(f"\n{study.verdict(found, a.name, b.name)}")
     folder = chosen.out or config.home() / "outputs" / f"gap-{chosen.a.resolve().name}-{chosen.b.resolve().name}"
-    note = f"Seed {chosen.seed}{', equalised: without margins, 480 px, JPEG quality 75' if chosen.equalise else ''}."
+    note = f"Seed {chosen.seed}{', equalised: the middle, 256 px, JPEG quality 75' if chosen.equalise else ''}."
     print(f"report: {study.write(folder, a, b, found, deep, note)}")
     return 0
 

@@ -28,6 +28,7 @@ from ttlkit.config import (
 from ttlkit.stages import StageRun, alone, assigned_names
 
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
+PATIENCE = 10.0  # seconds for a kernel that is gone
 
 
 class StageError(RuntimeError):
@@ -85,8 +86,10 @@ def run(stages: Sequence[StageRun], before: Callable[[StageRun], bool] = lambda 
 
 def _execute(stage: StageRun, title: str) -> None:
     import papermill
+    from jupyter_client.channels import HBChannel
     from papermill.exceptions import PapermillExecutionError
 
+    HBChannel.join = _join_in_time  # type: ignore[assignment]
     source = NOTEBOOKS / f"{stage.settings.stage}.ipynb"
     values = {f.name: getattr(stage.settings, f.name) for f in fields(stage.settings)}
     if values["collection"] != "pocket":
@@ -119,6 +122,15 @@ def _execute(stage: StageRun, title: str) -> None:
     if not (stage.folder / "DONE.json").is_file():  # a dead kernel can look completed
         raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
     print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)
+
+
+def _join_in_time(channel: threading.Thread, timeout: float | None = None) -> None:
+    """Wait for a kernel's heartbeat thread, but not for ever.
+
+    A kernel that leaves while the thread sends to it is never answered for: jupyter_client 8.10 then hung after a
+    notebook that was finished, and a night of runs with it. The thread is a daemon and may stay.
+    """
+    threading.Thread.join(channel, PATIENCE if timeout is None else timeout)
 
 
 def _check_parameters(notebook: Path, values: dict[str, Any]) -> None:
