@@ -79,6 +79,16 @@ def test_a_missing_earlier_stage_is_named(home, collection, kind, given, words):
         assert word in str(caught.value)
 
 
+def test_a_stage_of_another_run_is_found_before_this_one_has_a_folder(home, collection):
+    other = gap(collection, run="other").begin()
+    stages.write_json(other.folder / "distances.json", [1])
+    other.finish(found=3)
+    found = gap(collection, run="new").require("../other/01_gap_statistics", "distances.json")
+    assert found == other.folder / "distances.json" and found.is_file()
+    with pytest.raises(SettingsError, match="not finished"):
+        gap(collection, run="new").require("../third/01_gap_statistics", "distances.json")
+
+
 def test_a_name_that_papermill_injects_by_mistake_is_refused(home, collection):
     scope = {"profile": "smoke", "sede": 3, "In": ["", "# Parameters\nsede = 3\n"]}
     with pytest.raises(SettingsError, match="sede.*did you mean 'seed'"):

@@ -72,7 +72,7 @@ class StageRun:
         return hashlib.sha256(json.dumps(self.inputs, sort_keys=True).encode()).hexdigest()[:16]
 
     def _earlier(self, name: str) -> dict[str, Any]:
-        done = self.run_folder / name / "DONE.json"
+        done = (self.run_folder / name).resolve() / "DONE.json"  # "../other-run/..." before this run has a folder
         return json.loads(done.read_text()) if done.is_file() else {}
 
     def require(self, name: str, file: str = "") -> Path:
@@ -85,7 +85,7 @@ class StageRun:
                 f"{self.name} needs {name}, which is not finished in {self.run_folder}: "
                 f"run notebooks/{notebook}.ipynb{option} first, or `make reproduce`"
             )
-        return self.run_folder / name / file
+        return (self.run_folder / name).resolve() / file
 
     def begin(self, writes: bool = True) -> StageRun:
         """Check the earlier stages, seed everything, write config.json (of several processes one `writes`)."""
