@@ -42,8 +42,8 @@ notebook: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb
 
 .PHONY: test
-test: $(STAMP) ## run the tests [ARGS="-k images"]
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, in two processes [ARGS="-k images" or "-m 'not slow'"]
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## lint, format and types, of code and notebooks; changes nothing
@@ -68,5 +68,5 @@ lock: $(STAMP) ## pin what .venv holds now in constraints.txt
 
 .PHONY: clean
 clean: ## remove caches; keeps .venv, datasets/ and outputs/
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find ttlkit tests notebooks -depth \( -name __pycache__ -o -name .ipynb_checkpoints \) -exec rm -rf {} +

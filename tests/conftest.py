@@ -3,6 +3,8 @@
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import pytest
 
 # Set before numpy and torch are imported; the kernels and commands that tests start inherit all of it.
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as ttlkit does, but many a test imports torch before it
+UNDER_XDIST = "PYTEST_XDIST_WORKER" in os.environ
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "2")  # waiting OpenMP threads spin: more than the cores makes all crawl
+    os.environ.setdefault(_name, "1" if UNDER_XDIST else "2")  # `make test` has a worker for each of two cores
 
 REPO = Path(__file__).resolve().parents[1]
 CLOSED_PORT = "http://127.0.0.1:9"  # nothing listens on the discard port
@@ -28,6 +32,19 @@ def _refuse(host):
 def _is_local(host):
     host = host.decode() if isinstance(host, bytes) else host
     return host in (None, "", "localhost", "::1", "0.0.0.0", "::") or host.startswith("127.")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items):
+    """Under xdist: who needs the chain shares one worker, and so does each file; what takes long starts first."""
+    if not UNDER_XDIST:
+        return
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group("chain" if "chain" in item.fixturenames else item.path.stem))
+    group = {item: item.get_closest_marker("xdist_group").args[0] for item in items}
+    slow = {group[item] for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (group[item] != "chain", group[item] not in slow))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -72,6 +89,14 @@ def cache_folder(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="session")
+def small_pocket(tmp_path_factory):
+    """The folder of a pocket collection of six scenes, to be read only: a test that changes files builds its own."""
+    from ttlkit.data import pocket
+
+    return pocket.build(tmp_path_factory.mktemp("made") / "pocket-6", 6)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty folder that stands for the checkout: datasets/ and outputs/ are made in it."""
@@ -102,3 +127,25 @@ def ordinary_user():
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o700)
     shutil.rmtree(folder)
+
+
+def environment(home):
+    """Of a command that works in `home`, with the library of this checkout."""
+    return {**os.environ, "TTLKIT_HOME": str(home), "PYTHONPATH": str(REPO)}
+
+
+def reproduce(home, *arguments, **kwargs):
+    """`ttlkit reproduce --profile smoke`, started."""
+    command = [sys.executable, "-m", "ttlkit.cli", "reproduce", "--profile", "smoke", *arguments]
+    options = {"env": environment(home), "cwd": home, "text": True, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, stderr=subprocess.STDOUT, **options, **kwargs)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory):
+    """The smoke chain, once, undisturbed: (home, what it printed). Who asks for it is in the xdist group `chain`."""
+    home = tmp_path_factory.mktemp("whole")
+    process = reproduce(home)
+    printed, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, printed
+    return home, printed

@@ -9,8 +9,12 @@ import threading
 import numpy as np
 import pytest
 
-from ttlkit import cache, catalogue, cli, images, models, pipeline
-from ttlkit.config import SettingsError
+from ttlkit import cli
+from ttlkit.data import cache, image_files
+from ttlkit.data.public import catalogue
+from ttlkit.method import networks, weights
+from ttlkit.runs import pipeline
+from ttlkit.words import SettingsError
 
 
 def run(capsys, *arguments):
@@ -56,41 +60,41 @@ def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home
 
 
 def test_derain_without_weights_says_how_to_get_them(home, capsys, tmp_path):
-    images.save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.float32))
+    image_files.save_image(tmp_path / "a.png", np.zeros((8, 8, 3), np.float32))
     code, _, err = run(capsys, "derain", tmp_path / "a.png", tmp_path / "out", "--run", "mine")
     assert code == 1 and "ttlkit reproduce --run mine" in err
 
 
 def test_derain_writes_sheets_with_before_and_after(home, capsys, tmp_path):
-    weights = models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
+    student = weights.save_weights(networks.Restorer(8), tmp_path / "w.safetensors")
     for i in range(21):
-        images.save_image(tmp_path / f"in/{i:02d}.png", np.full((30, 40, 3), i / 30, np.float32))
-    arguments = ["derain", tmp_path / "in", tmp_path / "out", "--weights", weights, "--compare"]
+        image_files.save_image(tmp_path / f"in/{i:02d}.png", np.full((30, 40, 3), i / 30, np.float32))
+    arguments = ["derain", tmp_path / "in", tmp_path / "out", "--weights", student, "--compare"]
     assert run(capsys, *arguments)[0] == 0
-    sheets = [images.load_image_u8(tmp_path / f"out/compare-{i:02d}.jpg") for i in (1, 2)]
+    sheets = [image_files.load_image_u8(tmp_path / f"out/compare-{i:02d}.jpg") for i in (1, 2)]
     assert sheets[0].shape == (5 * 308, 4 * 608, 3) and sheets[1].shape == (308, 608, 3)
     assert abs(int(sheets[1][15, 20, 0]) - round(20 / 30 * 255)) < 4  # the last picture, before
 
 
 def test_derain_skips_and_lists_what_it_cannot_read(home, capsys, tmp_path):
-    weights = models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
-    images.save_image(tmp_path / "in/a.png", np.zeros((9, 7, 3), np.float32))
+    student = weights.save_weights(networks.Restorer(8), tmp_path / "w.safetensors")
+    image_files.save_image(tmp_path / "in/a.png", np.zeros((9, 7, 3), np.float32))
     (tmp_path / "in/b.jpg").write_bytes(b"broken")
-    code, out, err = run(capsys, "derain", tmp_path / "in", tmp_path / "out", "--weights", weights)
+    code, out, err = run(capsys, "derain", tmp_path / "in", tmp_path / "out", "--weights", student)
     assert code == 1 and "1 of 2" in out and "b.jpg" in err
-    assert images.load_image(tmp_path / "out/a.png").shape == (9, 7, 3)
+    assert image_files.load_image(tmp_path / "out/a.png").shape == (9, 7, 3)
 
 
 @pytest.fixture
-def weights(tmp_path):
-    return models.save_weights(models.Restorer(8), tmp_path / "w.safetensors")
+def student(tmp_path):
+    return weights.save_weights(networks.Restorer(8), tmp_path / "w.safetensors")
 
 
-def test_derain_overwrites_nothing_unless_told(home, capsys, tmp_path, weights):
+def test_derain_overwrites_nothing_unless_told(home, capsys, tmp_path, student):
     for name in ("in/a.png", "in/b.png", "out/a.png", "out/compare-01.jpg"):
-        images.save_image(tmp_path / name, np.zeros((9, 7, 3), np.float32))
+        image_files.save_image(tmp_path / name, np.zeros((9, 7, 3), np.float32))
     before = (tmp_path / "out/a.png").read_bytes()
-    command = ["derain", tmp_path / "in", tmp_path / "out", "--weights", weights, "--compare"]
+    command = ["derain", tmp_path / "in", tmp_path / "out", "--weights", student, "--compare"]
     code, out, _ = run(capsys, *command)
     assert code == 0 and "1 of 1 images" in out and "out/a.png; --overwrite" in out and "compare-02.jpg" in out
     assert (tmp_path / "out/a.png").read_bytes() == before
@@ -99,26 +103,26 @@ def test_derain_overwrites_nothing_unless_told(home, capsys, tmp_path, weights):
     assert code == 0 and "2 of 2" in out and (tmp_path / "out/a.png").read_bytes() != before
 
 
-def test_derain_never_replaces_the_last_of_several_images(home, capsys, tmp_path, weights):
+def test_derain_never_replaces_the_last_of_several_images(home, capsys, tmp_path, student):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
-        images.save_image(path, np.zeros((9, 7, 3), np.float32))
+        image_files.save_image(path, np.zeros((9, 7, 3), np.float32))
     before = paths[-1].read_bytes()
-    code, out, _ = run(capsys, "derain", *paths, "--weights", weights, "--overwrite")
+    code, out, _ = run(capsys, "derain", *paths, "--weights", student, "--overwrite")
     assert code == 0 and "3 of 3" in out and paths[-1].read_bytes() == before
     assert sorted(p.name for p in tmp_path.glob("*-derained.png")) == [f"{i}-derained.png" for i in range(3)]
-    assert run(capsys, "derain", *paths[:2], tmp_path / "out", "--weights", weights)[0] == 0
+    assert run(capsys, "derain", *paths[:2], tmp_path / "out", "--weights", student)[0] == 0
     assert len(list((tmp_path / "out").iterdir())) == 2
-    assert run(capsys, "derain", tmp_path / "*.png", "--out", tmp_path / "all", "--weights", weights)[0] == 0
+    assert run(capsys, "derain", tmp_path / "*.png", "--out", tmp_path / "all", "--weights", student)[0] == 0
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
-def test_derain_takes_strength_and_tile(home, capsys, tmp_path, weights):
+def test_derain_takes_strength_and_tile(home, capsys, tmp_path, student):
     image = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-    images.save_image(tmp_path / "a.png", image)
-    command = ["derain", tmp_path / "a.png", "--weights", weights, "--device", "cpu", "--engine", "torch"]
+    image_files.save_image(tmp_path / "a.png", image)
+    command = ["derain", tmp_path / "a.png", "--weights", student, "--device", "cpu", "--engine", "torch"]
     assert run(capsys, *command, "--strength", 0, "--tile", 32)[0] == 0
-    assert np.array_equal(images.load_image_u8(tmp_path / "a-derained.png"), image)
+    assert np.array_equal(image_files.load_image_u8(tmp_path / "a-derained.png"), image)
     for wrong, words in ((["--strength", 2], "0 to 1.5"), (["--tile", 30], "multiple of 16")):
         code, _, err = run(capsys, *command, *wrong, "--overwrite")
         assert code == 1 and words in err and len(err.splitlines()) == 1
@@ -157,7 +161,7 @@ rules = [
     monkeypatch.setattr(catalogue, "catalogue_path", lambda: path)
     for i in range(2):
         for side in ("rainy", "clean"):
-            images.save_image(home / f"datasets/drop/mine/{side}/{i}.png", np.full((9, 7, 3), i / 2, np.float32))
+            image_files.save_image(home / f"datasets/drop/mine/{side}/{i}.png", np.full((9, 7, 3), i / 2, np.float32))
     code, out, err = run(capsys, "data", "fetch", "absent", "mine")
     assert code == 1 and "absent" in err and "datasets/drop/absent" in err
     assert "Somebody, 2026" in out and "mine: 4 files in" in out
@@ -171,16 +175,16 @@ rules = [
 def test_a_fetched_set_is_the_measured_copy(home, capsys, shared_data):
     code, out, _ = run(capsys, "data", "fetch", "yard", "--drop", shared_data / "collection/test/yard")
     assert code == 0 and "yard: 26 files" in out
-    assert len(images.list_images(home / "datasets/fetched/test/yard/clean")) == 13
+    assert len(image_files.list_images(home / "datasets/fetched/test/yard/clean")) == 13
 
 
 def test_data_cache_says_what_it_holds_and_clears_it(home, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv("TTLKIT_CACHE", str(tmp_path / "kept"))
-    images.save_image(tmp_path / "a.png", np.zeros((9, 7, 3), np.float32))
+    image_files.save_image(tmp_path / "a.png", np.zeros((9, 7, 3), np.float32))
     cache.Shelf([tmp_path / "a.png"])
-    assert "kept: 1 decoded images" in run(capsys, "data", "cache")[1]
+    assert "kept: 1 entries" in run(capsys, "data", "cache")[1]
     out = run(capsys, "data", "cache", "--clear")[1]
-    assert "removed 1" in out and "kept: 0 decoded images" in out
+    assert "removed 1" in out and "kept: 0 entries" in out
 
 
 def test_a_closed_pipe_is_no_error():
@@ -224,10 +228,10 @@ def test_two_processes_do_not_work_on_one_run(home):
 
 def test_a_failing_stage_names_notebook_and_cause(home, tmp_path):
     """A truncated photograph must stop the stage that reads it, with its name."""
-    from ttlkit import data
+    from ttlkit.data import collections
 
     stages = pipeline.plan(profile="smoke")
-    root = data.open_collection(stages[0].collection, 8).root
+    root = collections.open_collection(stages[0].collection, 8).root
     broken = root / "real/clean/001.jpg"
     broken.write_bytes(broken.read_bytes()[:300])
     with pytest.raises(pipeline.StageError) as caught:
@@ -243,10 +247,10 @@ def test_a_killed_kernel_is_reported_and_does_not_count_as_done(home, monkeypatc
     import time
     from pathlib import Path
 
-    from ttlkit import data
+    from ttlkit.data import collections
 
     stages = pipeline.plan(profile="smoke")
-    data.open_collection(stages[0].collection, 8)
+    collections.open_collection(stages[0].collection, 8)
     stage = stages[2]
 
     def kill_kernel():

@@ -2,8 +2,10 @@
 
 import pytest
 
-from ttlkit import config
-from ttlkit.config import PROFILES, STAGES, FineTuning, SettingsError, TeacherPretraining, resolve
+from ttlkit import machine
+from ttlkit.runs.profiles import PROFILES
+from ttlkit.runs.settings import STAGES, FineTuning, TeacherPretraining, resolve
+from ttlkit.words import SettingsError
 
 
 def test_profile_fills_what_is_not_given():
@@ -25,7 +27,7 @@ def test_text_numbers_from_yaml_become_numbers():
         ({"patch": 30}, ["patch = 30", "multiple of 16"]),
         ({"run": 1}, ["run = 1", "-r"]),
         ({"run": "../elsewhere"}, ["run", "plain folder name"]),
-        ({"seed": -1}, ["seed", "negative"]),
+        ({"seed": -1}, ["seed = -1", "at least 0"]),
     ],
 )
 def test_bad_parameters_give_one_line_that_names_them(given, words):
@@ -70,6 +72,6 @@ def test_scratch_may_have_what_all_stages_cost_together():
 
 def test_precision_can_be_forced(monkeypatch):
     monkeypatch.setenv("TTLKIT_PRECISION", "no")
-    assert config.precision() == "no"
+    assert machine.precision() == "no"
     monkeypatch.delenv("TTLKIT_PRECISION")
-    assert config.precision() in ("bf16", "fp16", "no")
+    assert machine.precision() in ("bf16", "fp16", "no")

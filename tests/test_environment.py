@@ -1,5 +1,8 @@
-"""pyproject.toml, environment.yml, constraints.txt and the Makefile say the same; tests have no network."""
+"""pyproject.toml, environment.yml, constraints.txt, Makefile and README say the same; the wheel is whole; threads
+that wait sleep; tests have no network.
+"""
 
+import argparse
 import os
 import re
 import shutil
@@ -7,12 +10,20 @@ import socket
 import subprocess
 import sys
 import tomllib
+import zipfile
+from dataclasses import fields
 from pathlib import Path
 
+import nbformat
+import papermill
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+from ttlkit.cli import build_parser
+from ttlkit.runs.profiles import PROFILES
+from ttlkit.runs.settings import HELP, STAGES
 
 REPO = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -51,7 +62,8 @@ def test_conda_users_get_the_same_packages():
     lines = [line for line in conda["dependencies"] if isinstance(line, str) and line != "pip"]
     bounds = _bounds(lines)
     assert bounds.pop("python") == PROJECT["requires-python"]
-    assert bounds == _bounds(PROJECT["dependencies"])
+    extras = PROJECT["optional-dependencies"]
+    assert bounds == _bounds([*PROJECT["dependencies"], *extras["report"], *extras["desktop"]])
 
 
 def test_every_dependency_has_a_lower_bound_and_a_pin_that_fits():
@@ -69,7 +81,7 @@ def test_every_dependency_has_a_lower_bound_and_a_pin_that_fits():
     "has",
     [  # late 2026; what the hosted machines bring must satisfy us, so that a notebook reinstalls none of it
         "torch==2.10.0", "torch==2.11.0", "numpy==2.1.0", "ipywidgets==7.7.1", "gdown==5.2.2",
-        "accelerate==1.14.0",
+        "accelerate==1.14.0", "ipykernel==6.17.1", "ipywidgets==8.1.5", "pandas==2.2.2",
     ],
 )  # fmt: skip
 def test_colab_and_kaggle_keep_what_they_have(has):
@@ -79,6 +91,13 @@ def test_colab_and_kaggle_keep_what_they_have(has):
 
 def test_torchvision_is_not_a_dependency():
     assert "torchvision" not in {*_bounds(PROJECT["dependencies"]), *_pins()}
+
+
+def test_the_core_brings_no_jupyterlab_and_no_nbconvert():
+    """Kaggle pins nbconvert 6.4.5, and a notebook that runs there needs none."""
+    core = _bounds(PROJECT["dependencies"])
+    assert not {"jupyter", "jupyterlab", "notebook", "nbconvert"} & set(core)
+    assert {"ipykernel", "papermill", "ipywidgets", "pandas"} <= set(core)
 
 
 def test_ci_runs_tests_checks_and_the_chain():
@@ -111,6 +130,59 @@ def test_make_reproduce_passes_on_only_what_is_set(given, passed, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     done = _make("-n", "reproduce", *given)
     assert done.stdout.splitlines()[-1] == f".venv/bin/ttlkit reproduce {passed}"
+
+
+# ---- a parameter's help and default stand once: in ttlkit/runs/settings.py ----------------------------------------
+
+
+def _options_of(command):
+    """{option: action} of a command of `ttlkit`, such as `reproduce`."""
+    subparsers = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    return {option: action for action in subparsers.choices[command]._actions for option in action.option_strings}
+
+
+def _makefile_options():
+    """{NAME: option} that `make reproduce` passes on."""
+    lines = re.findall(
+        r"\$\(if \$\((\w+)\),(--[\w-]+) '\$\((\w+)\)'\)", (REPO / "Makefile").read_text(encoding="utf-8")
+    )
+    assert lines and all(name == value for name, _, value in lines)
+    return {name: option for name, option, _ in lines}
+
+
+def _defaults():
+    return {f.name: f.default for kind in STAGES.values() for f in fields(kind)}
+
+
+def test_options_of_reproduce_are_parameters_with_their_help():
+    options = _options_of("reproduce")
+    own = {"-h", "--help", "--dry-run", "--accept-code"}
+    for option in set(options) - own:
+        name = option.removeprefix("--").replace("-", "_")
+        assert options[option].help.startswith(HELP[name].split("; None")[0]), option
+        assert options[option].default is None, f"{option}: the default stands in ttlkit/runs/settings.py"
+
+
+def test_make_offers_options_of_reproduce_and_says_their_defaults():
+    passed = _makefile_options()
+    assert all(option == f"--{name.lower().replace('_', '-')}" for name, option in passed.items())
+    assert set(passed.values()) <= set(_options_of("reproduce"))
+    said = re.search(r"^reproduce: .*\[(.+)\]$", (REPO / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    said = dict(word.split("=") for word in said.split())
+    assert set(said) == set(passed)
+    for name, default in _defaults().items():
+        if name.upper() in said and default not in (None, ""):
+            assert said[name.upper()] == str(default)
+
+
+def test_the_readme_uses_what_there_is():
+    text = (REPO / "README.md").read_text(encoding="utf-8")
+    for line in re.findall(r"make reproduce((?: [A-Z_]+=[^\s`]+)+)", text):
+        given = dict(word.split("=", 1) for word in line.split())
+        assert set(given) <= set(_makefile_options()), line
+        assert given.get("PROFILE", "smoke") in PROFILES, line
+    for command, rest in re.findall(r"ttlkit (reproduce|sweep|gap|derain|export|report)\b([^`\n]*)", text):
+        assert set(re.findall(r"--[a-z-]+", rest)) <= set(_options_of(command)), rest
 
 
 def _script(path, text):
@@ -153,6 +225,88 @@ def test_make_clean_does_not_touch_data_or_results():
     recipe = _make("-n", "clean").stdout
     assert "rm" in recipe
     assert "outputs" not in recipe and "datasets" not in recipe
+
+
+# ---- the wheel ----------------------------------------------------------------------------------------------------
+
+
+def _shipped():
+    """What the wheel must hold, as paths below ttlkit/, and where it lies in the checkout."""
+    code = {path.relative_to(REPO / "ttlkit"): path for path in (REPO / "ttlkit").rglob("*.py")}
+    folders = {"weights": "ttlkit/weights/*", "notebooks": "notebooks/*.ipynb"}
+    folders |= {"datasets": "datasets/catalogue.toml", "datasets/hashes": "datasets/hashes/*.sha256"}
+    return code | {Path(at, path.name): path for at, pattern in folders.items() for path in REPO.glob(pattern)}
+
+
+def test_the_wheel_works_without_a_checkout(tmp_path):
+    """Code, notebooks, catalogue, hashes and weights are in it, and are found where it is unpacked; nothing else."""
+    source = tmp_path / "source"
+    shipped = _shipped()
+    for path in [*shipped.values(), *(REPO / name for name in ("pyproject.toml", "README.md", "LICENSE"))]:
+        copy = source / path.relative_to(REPO)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    command = [sys.executable, "-c", build, str(tmp_path)]
+    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    site = tmp_path / "site" / "ttlkit"
+    assert {path.relative_to(site) for path in site.rglob("*") if path.is_file()} == set(shipped)
+
+    code = """
+from ttlkit import machine, runs
+from ttlkit.apply import restore
+from ttlkit.data.public import catalogue
+from ttlkit.runs import code, settings
+assert machine.checkout() is None and machine.home() == machine.Path.cwd()
+assert all(code.notebook_path(stage).is_file() for stage in settings.STAGES)
+assert catalogue.load_catalogue()
+print(runs.__file__)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(site.parent)}
+    environment.pop("TTLKIT_HOME", None)
+    command, options = [sys.executable, "-c", code], {"capture_output": True, "text": True, "timeout": 60}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **options)
+    assert (done.stdout.strip(), done.stderr) == (str(site / "runs/__init__.py"), "")
+
+
+# ---- threads ------------------------------------------------------------------------------------------------------
+
+SAY = "import os, ttlkit; print(os.environ['OMP_WAIT_POLICY'])"
+# torchrun says how many threads a worker has, but not how they wait
+UNDER_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--no-python", sys.executable, "-c"]
+
+
+@pytest.fixture
+def no_policy(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+
+
+@pytest.mark.parametrize("command", [["-c"], UNDER_TORCHRUN], ids=["command", "worker"])
+def test_waiting_threads_sleep(command, no_policy):
+    done = subprocess.run([sys.executable, *command, SAY], cwd=REPO, capture_output=True, text=True, timeout=100)
+    assert done.stdout == "PASSIVE\n", done.stderr
+
+
+def test_what_the_user_has_set_wins(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    assert subprocess.run([sys.executable, "-c", SAY], capture_output=True, text=True).stdout == "ACTIVE\n"
+
+
+def test_waiting_threads_of_a_notebook_sleep(no_policy, tmp_path):
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(SAY)]), tmp_path / "in.ipynb")
+    done = papermill.execute_notebook(tmp_path / "in.ipynb", None, kernel_name="python3", cwd=REPO, progress_bar=False)
+    assert done.cells[-1].outputs[0].text == "PASSIVE\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks GNU's OpenMP")
+def test_torch_is_told_how_to_wait(no_policy, monkeypatch):
+    """OpenMP reads the variable once, when torch is loaded."""
+    monkeypatch.setenv("OMP_DISPLAY_ENV", "TRUE")
+    done = subprocess.run([sys.executable, "-c", "import ttlkit, torch"], capture_output=True, text=True, timeout=100)
+    assert "OMP_WAIT_POLICY = 'PASSIVE'" in done.stderr
 
 
 def test_sockets_of_a_test_reach_loopback_only():

@@ -5,21 +5,22 @@ import csv
 import numpy as np
 import pytest
 
-from ttlkit import data, evaluate, images, pocket
+from ttlkit.data import collections, image_files, pocket
+from ttlkit.evaluate import scores
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    return data.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-10", 10))
+    return collections.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-10", 10))
 
 
 def darker(image):
-    return images.to_float(image) * 0.8
+    return image_files.to_float(image) * 0.8
 
 
 @pytest.fixture(scope="module")
 def rows(collection):
-    return evaluate.score({"input": evaluate.untouched, "darker": darker}, evaluate.cases(collection, 2))
+    return scores.score({"input": scores.untouched, "darker": darker}, scores.cases(collection, 2))
 
 
 def test_every_set_and_model_has_its_rows(rows, collection):
@@ -48,44 +49,64 @@ def test_the_input_row_is_the_untouched_image(rows):
 
 def test_truth_scores_perfectly(collection):
     test = next(t for t in collection.tests if t.name == "physical")
-    clean = images.load_image_u8(test.pairs[0].truth)
-    found = evaluate.score({"truth": lambda rainy: images.to_float(clean)}, [(test, test.pairs[0])])[0]
+    clean = image_files.load_image_u8(test.pairs[0].truth)
+    found = scores.score({"truth": lambda rainy: image_files.to_float(clean)}, [(test, test.pairs[0])])[0]
     assert found["psnr_rgb"] == 100
     assert found["ssim_y"] == pytest.approx(1)
 
 
+def test_a_restorer_that_gives_nan_is_named(collection):
+    work = scores.cases(collection, 1)[:1]
+    with pytest.raises(ValueError, match=rf"{work[0][1].rainy.name}: broken restores it to NaN"):
+        scores.score({"broken": lambda rainy: image_files.to_float(rainy) * np.nan}, work)
+
+
 def test_summary_is_the_mean_within_its_interval(rows):
-    for row in evaluate.summarise(rows):
+    for row in scores.summarise(rows):
         members = [r for r in rows if (r["set"], r["model"]) == (row["set"], row["model"])]
         assert row["n"] == len(members) == 2
-        for name in evaluate.metric_names(members):
+        for name in scores.metric_names(members):
             assert row[name] == pytest.approx(np.mean([m[name] for m in members]))
             assert row[f"{name}_low"] - 1e-9 <= row[name] <= row[f"{name}_high"] + 1e-9
 
 
 def test_differences_are_paired_and_signed(rows):
-    found = evaluate.differences(rows, "darker", "input")
+    found = scores.differences(rows, "darker", "input")
     assert {row["set"] for row in found} == {"photoshop", "physical"}
     for row in found:
         own = [r for r in rows if r["set"] == row["set"]]
         mean = {m: np.mean([r["psnr_rgb"] for r in own if r["model"] == m]) for m in ("darker", "input")}
         assert row["difference"] == pytest.approx(mean["darker"] - mean["input"])
-    assert evaluate.differences(rows, "input", "input")[0]["difference"] == 0
+    assert scores.differences(rows, "input", "input")[0]["difference"] == 0
 
 
 def test_a_collection_without_test_sets_is_named(collection):
     import dataclasses
 
-    with pytest.raises(data.CollectionError, match="no test sets"):
-        evaluate.cases(dataclasses.replace(collection, tests=()), 2)
+    with pytest.raises(collections.CollectionError, match="no test sets"):
+        scores.cases(dataclasses.replace(collection, tests=()), 2)
 
 
 def test_pivot_and_csv_hold_every_row(rows, tmp_path):
-    table = evaluate.pivot(evaluate.summarise(rows), "psnr_rgb")
+    table = scores.pivot(scores.summarise(rows), "psnr_rgb")
     assert [row["model"] for row in table] == ["input", "darker"]
     assert set(table[0]) == {"model", "photoshop", "physical", "mean of sets"}
     both = [float(table[1][name].split()[0]) for name in ("photoshop", "physical")]
     assert float(table[1]["mean of sets"]) == pytest.approx(sum(both) / 2, abs=0.011)
-    evaluate.save_rows(tmp_path / "a.csv", rows)
+    scores.save_rows(tmp_path / "a.csv", rows)
     with open(tmp_path / "a.csv") as file:
         assert len(list(csv.DictReader(file))) == len(rows)
+
+
+def test_rows_survive_names_that_mean_something_to_csv_or_pandas(tmp_path):
+    names = ("NA", "null", "1", "#a", 'quo"te, comma\nline', "$x$")
+    common = {"kind": "paired", "image": "x.png", "psnr_rgb": 0.1 + 0.2}
+    rows = [{"set": name, "model": name, **common} for name in names]
+    scores.save_rows(tmp_path / "a.csv", rows)
+    assert scores.load_rows(tmp_path / "a.csv") == rows
+    assert [row["set"] for row in scores.summarise(rows)] == [row["set"] for row in rows]
+
+
+def test_no_rows_give_empty_tables():
+    assert scores.summarise([]) == scores.pivot([], "psnr_rgb") == scores.differences([], "a", "b") == []
+    assert scores.over_seeds([]) == scores.gains_over_seeds([], "a", "b") == []

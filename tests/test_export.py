@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from ttlkit import cli, config, export, images, models, restore
+from ttlkit import cli, machine
+from ttlkit.apply import export, restore
+from ttlkit.data import image_files
+from ttlkit.method import networks, weights
 
 KINDS = [("onnx", "a.onnx"), ("openvino", "a.xml")]
 
 
 @pytest.fixture(scope="module")
 def model():
-    config.seed_everything(0)
-    model = models.Restorer(8)
+    machine.seed_everything(0)
+    model = networks.Restorer(8)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.15)
     return model.eval()
@@ -32,7 +35,7 @@ def packages():
 def test_an_exported_network_equals_torch_at_any_size(packages, model, tmp_path, kind, name):
     path = export.export(model, tmp_path / "new" / name, {"card": '# Card\n<b>&"', "weights": {"kind": "Restorer"}})
     session = export.load(path, exact=True)
-    assert session.facts["card"] == '# Card\n<b>&"' and session.facts["radius"] == models.UNet.radius
+    assert session.facts["card"] == '# Card\n<b>&"' and session.facts["radius"] == networks.UNet.radius
     for shape in [(1, 3, 1, 1), (2, 3, 17, 131), (1, 3, 64, 48), (3, 3, 99, 5)]:
         rainy = np.random.default_rng(1).random(shape, np.float32)
         with torch.inference_mode():
@@ -46,8 +49,8 @@ def test_an_exported_network_equals_torch_at_any_size(packages, model, tmp_path,
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_an_ensemble_is_exported_too(packages, kind, tmp_path):
-    config.seed_everything(0)
-    together = models.gather([models.Restorer(8), models.Restorer(8)]).eval()
+    machine.seed_everything(0)
+    together = weights.gather([networks.Restorer(8), networks.Restorer(8)]).eval()
     session = export.load(export.to_onnx(together), kind, exact=True)
     rainy = np.random.default_rng(1).random((1, 3, 33, 50), np.float32)
     with torch.inference_mode():
@@ -70,7 +73,7 @@ def test_the_onnx_file_says_what_it_is(packages, model, tmp_path):
 @pytest.mark.parametrize(("kind", "name"), KINDS)
 def test_what_differs_from_torch_is_not_kept(packages, model, tmp_path, monkeypatch, kind, name):
     (tmp_path / name).write_bytes(b"before")
-    other = export.to_onnx(models.Restorer(8).eval())
+    other = export.to_onnx(networks.Restorer(8).eval())
     monkeypatch.setattr(export, "to_onnx", lambda model, card: other)
     with pytest.raises(export.ExportError, match="differs from torch by"):
         export.export(model, tmp_path / name)
@@ -81,11 +84,11 @@ def test_what_differs_from_torch_is_not_kept(packages, model, tmp_path, monkeypa
 @pytest.mark.parametrize("kind", restore.ENGINES)
 @pytest.mark.parametrize("tile", [None, 48])
 def test_every_engine_restores_the_same(packages, tmp_path, model, kind, tile):
-    weights = models.save_weights(model, tmp_path / "w.safetensors")
+    path = weights.save_weights(model, tmp_path / "w.safetensors")
     image = np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)
-    engine = restore.load_engine(weights, kind, precision="no" if kind == "torch" else None)
+    engine = restore.load_engine(path, kind, precision="no" if kind == "torch" else None)
     restored = restore.apply(engine, image, tile=tile).astype(int)
-    expected = images.to_u8(restore.restore(model, image)).astype(int)
+    expected = image_files.to_u8(restore.restore(model, image)).astype(int)
     # OpenVINO takes bfloat16 where the processor has it, and this network, far from the identity, shows it.
     assert np.abs(restored - expected).max() <= 1 or (kind == "openvino" and np.abs(restored - expected).mean() < 2)
 
@@ -94,12 +97,12 @@ def test_every_engine_restores_the_same(packages, tmp_path, model, kind, tile):
 def test_the_command_line_exports_and_restores_without_torch(packages, home, capsys, tmp_path, kind, name):
     assert cli.main(["export", str(tmp_path / name)]) == 0
     image = np.random.default_rng(0).integers(0, 256, (40, 52, 3), np.uint8)
-    images.save_image(tmp_path / "in.png", image)
+    image_files.save_image(tmp_path / "in.png", image)
     arguments = ["derain", str(tmp_path / "in.png"), str(tmp_path / "out.png"), "--weights", str(tmp_path / name)]
     code = f"import sys; from ttlkit import cli; code = cli.main({arguments}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", f"{code}; sys.exit(code)"], check=True, timeout=120)
     expected = restore.apply(restore.load_engine(precision="no", device="cpu"), image)
-    assert np.abs(images.load_image_u8(tmp_path / "out.png").astype(int) - expected).max() <= 2  # bfloat16
+    assert np.abs(image_files.load_image_u8(tmp_path / "out.png").astype(int) - expected).max() <= 2  # bfloat16
     assert "released student" in export.load(tmp_path / name).facts["card"]
 
 
@@ -112,7 +115,7 @@ def test_bad_files_are_named(packages, tmp_path):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(export.ExportError, match=f"{name}: not a network that"):
             export.load(tmp_path / name)
-    graph = onnx.load_from_string(export.to_onnx(models.Restorer(8).eval()))
+    graph = onnx.load_from_string(export.to_onnx(networks.Restorer(8).eval()))
     del graph.metadata_props[:]
     onnx.save(graph, tmp_path / "other.onnx")
     with pytest.raises(export.ExportError, match=r"other\.onnx: not written by ttlkit"):

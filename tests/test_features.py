@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from ttlkit import features, rain, scenes
-from ttlkit.images import recompress, resize
+from ttlkit import rain
+from ttlkit.data.image_files import recompress, resize
+from ttlkit.gap import features
+from ttlkit.rain import scenes
 
 
 def grey_image(values):

@@ -5,8 +5,13 @@ import shutil
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from ttlkit import cli, features, gap, images, models, rain, scenes, stats
+from ttlkit import cli, machine, rain
+from ttlkit.data import image_files
+from ttlkit.gap import features, plots, stats, study
+from ttlkit.method import networks, weights
+from ttlkit.rain import scenes
 
 
 def some_rain(seed):
@@ -18,8 +23,8 @@ def folders(tmp_path_factory):
     """Two folders of 12 images: rain-free scenes, and others in rain."""
     root = tmp_path_factory.mktemp("gap")
     for seed in range(12):
-        images.save_image(root / f"dry/{seed}.png", scenes.dead_leaves(100 + seed, 96, 128))
-        images.save_image(root / f"rainy/{seed}.png", some_rain(seed))
+        image_files.save_image(root / f"dry/{seed}.png", scenes.dead_leaves(100 + seed, 96, 128))
+        image_files.save_image(root / f"rainy/{seed}.png", some_rain(seed))
     return root
 
 
@@ -29,9 +34,9 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def test_files_are_measured_as_images_are(folders):
-    paths = images.list_images(folders / "rainy")
-    found = gap.measure_files(paths, "rainy")
-    expected = features.measure(images.load_image(path) for path in paths)
+    paths = image_files.list_images(folders / "rainy")
+    found = study.measure_files(paths, "rainy")
+    expected = features.measure(image_files.load_image(path) for path in paths)
     assert list(found.values) == list(features.NAMES)
     for name, values in expected.items():
         np.testing.assert_array_equal(found.values[name], values)
@@ -39,61 +44,66 @@ def test_files_are_measured_as_images_are(folders):
 
 
 def test_several_processes_measure_the_same(folders, monkeypatch):
-    paths = images.list_images(folders / "rainy")
-    alone = gap.measure_files(paths)
+    paths = 2 * image_files.list_images(folders / "rainy")  # enough for processes to be worth their start
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    alone = study.measure_files(paths)
     monkeypatch.setenv("TTLKIT_CACHE", "off")
-    monkeypatch.setattr(gap, "FEW", 2)
-    monkeypatch.setattr(gap.os, "sched_getaffinity", lambda pid: {0, 1})
-    together = gap.measure_files(paths)
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(features, "measure_one", never)  # in this process
+    together = study.measure_files(paths)
     for name in features.NAMES:
         np.testing.assert_array_equal(alone.values[name], together.values[name])
 
 
+def never(image):
+    raise AssertionError("measured again")
+
+
 def test_what_was_measured_is_looked_up_by_content(folders, tmp_path, monkeypatch):
-    before = gap.measure_files(images.list_images(folders / "dry"))
+    before = study.measure_files(image_files.list_images(folders / "dry"))
     shutil.copytree(folders / "dry", tmp_path / "moved")
     (tmp_path / "moved/0.png").rename(tmp_path / "moved/renamed.png")
-    kept = next((tmp_path / "cache").glob("features-*.jsonl"))
-    with open(kept, "a") as file:
-        file.write('["half a li')  # a killed process
-
-    def never(image):
-        raise AssertionError("measured again")
-
-    monkeypatch.setattr(features, "measure_one", never)
-    after = gap.measure_files(images.list_images(tmp_path / "moved"))
-    assert sorted(after.values["veil"]) == sorted(before.values["veil"])
-    with pytest.raises(AssertionError, match="measured again"):
-        gap.measure_files(images.list_images(folders / "dry"), equalised=True)  # other pixels
+    with monkeypatch.context() as known:
+        known.setattr(features, "measure_one", never)
+        after = study.measure_files(image_files.list_images(tmp_path / "moved"))
+        assert sorted(after.values["veil"]) == sorted(before.values["veil"])
+        with pytest.raises(AssertionError, match="measured again"):
+            study.measure_files(image_files.list_images(folders / "dry"), equalised=True)  # other pixels
+    for entry in (path for path in (tmp_path / "cache").rglob("*") if path.is_file()):
+        entry.write_bytes(entry.read_bytes()[:-5])  # damaged: measured again
+    again = study.measure_files(image_files.list_images(folders / "dry"))
+    np.testing.assert_array_equal(again.values["veil"], before.values["veil"])
 
 
 def test_what_cannot_be_read_is_left_out_and_named(folders, tmp_path):
     shutil.copytree(folders / "dry", tmp_path / "some")
     (tmp_path / "some/3.png").write_bytes((folders / "dry/3.png").read_bytes()[:200])
-    found = gap.measure_files(images.list_images(tmp_path / "some"), "some")
+    found = study.measure_files(image_files.list_images(tmp_path / "some"), "some")
     assert len(found.paths) == len(found.values["veil"]) == 11
     assert len(found.skipped) == 1 and "3.png" in found.skipped[0]
-    with pytest.raises(gap.GapError, match=r"broken: no image that can be read \(.*3\.png"):
-        gap.measure_files([tmp_path / "some/3.png"], "broken")
+    with pytest.raises(study.GapError, match=r"broken: no image that can be read \(.*3\.png"):
+        study.measure_files([tmp_path / "some/3.png"], "broken")
 
 
 def test_rain_is_found_between_folders_and_nothing_between_halves(folders):
-    dry, rainy = (gap.measure_files(images.list_images(folders / name), name) for name in ("dry", "rainy"))
-    found = gap.compare(rainy, dry, rounds=400)
+    dry, rainy = (study.measure_files(image_files.list_images(folders / name), name) for name in ("dry", "rainy"))
+    found = study.compare(rainy, dry, rounds=400)
     by_name = {row["feature"]: row for row in found["features"]}
     density = by_name["streak_density"]
     assert density["p_holm"] < 0.05 and density["cliffs_delta"] > 0.8 and density["wasserstein"] > density["null"]
     assert density["a_a"] < density["wasserstein"] and by_name["megapixels"]["wasserstein"] == 0
     assert all(row["p_value"] < 0.05 for row in found["overall"])
-    assert "in " in gap.verdict(found, "rainy", "dry") and "density of streaks" in gap.verdict(found, "rainy", "dry")
-    halves = gap.compare(dry.part("one", range(0, 12, 2)), dry.part("two", range(1, 12, 2)), rounds=400)
+    assert "in " in study.verdict(found, "rainy", "dry") and "density of streaks" in study.verdict(
+        found, "rainy", "dry"
+    )
+    halves = study.compare(dry.part("one", range(0, 12, 2)), dry.part("two", range(1, 12, 2)), rounds=400)
     assert min(row["p_holm"] for row in halves["features"]) > 0.05
-    assert "differ in 0 of" in gap.verdict(halves, "one", "two")
+    assert "differ in 0 of" in study.verdict(halves, "one", "two")
 
 
 def test_equalising_takes_away_what_belongs_to_the_files():
     scene = scenes.dead_leaves(5, 450, 600)
-    files = [scene, images.recompress(images.resize(scene, 900, 1200), 20)]
+    files = [scene, image_files.recompress(image_files.resize(scene, 900, 1200), 20)]
     before, after = (features.measure(map(change, files)) for change in (lambda image: image, features.equalise))
     for name in ("blockiness", "noise"):
         gaps = [abs(found[name][0] - found[name][1]) for found in (before, after)]
@@ -119,12 +129,12 @@ def test_estimates_agree_with_known_streaks():
     drawn = [
         rain.photoshop(np.full((160, 200, 3), 0.3, np.float32), i, angle_deg=a) for i, a in enumerate(range(-20, 25, 5))
     ]
-    rows = {r["feature"]: r for r in gap.against_truth([d.rainy for d in drawn], [d.streaks for d in drawn])}
+    rows = {r["feature"]: r for r in study.against_truth([d.rainy for d in drawn], [d.streaks for d in drawn])}
     direction = rows["direction of streaks"]
     assert direction["correlation"] > 0.98 and abs(direction["bias"]) < 2 and direction["n"] == 9
     assert rows["density of streaks"]["correlation"] > 0.8
-    with pytest.raises(gap.GapError, match="at least 3"):
-        gap.against_truth([drawn[0].rainy], [drawn[0].streaks])
+    with pytest.raises(study.GapError, match="at least 3"):
+        study.against_truth([drawn[0].rainy], [drawn[0].streaks])
 
 
 def test_the_command_prints_the_table_and_writes_the_report(folders, tmp_path, capsys):
@@ -151,18 +161,33 @@ def test_a_recognition_teacher_can_look_too(folders, tmp_path):
     import torch
 
     torch.manual_seed(0)
-    teacher = models.save_weights(models.Recogniser(8), tmp_path / "teacher.safetensors")
-    seen = [gap.deep_features(images.list_images(folders / name), teacher) for name in ("dry", "rainy")]
+    teacher = weights.save_weights(networks.Recogniser(8), tmp_path / "teacher.safetensors")
+    seen = [study.deep_features(image_files.list_images(folders / name), teacher) for name in ("dry", "rainy")]
     assert seen[0].shape == (12, 64) and np.isfinite(seen).all()
-    rows = gap.compare_deep(*seen)
+    rows = study.compare_deep(*seen)
     assert [row["test"] for row in rows] == ["MMD²", "Fréchet distance", "classifier AUC"]
-    other = models.save_weights(models.Restorer(8), tmp_path / "restorer.safetensors")
-    with pytest.raises(gap.GapError, match="holds a Restorer"):
-        gap.deep_features([], other)
+    other = weights.save_weights(networks.Restorer(8), tmp_path / "restorer.safetensors")
+    with pytest.raises(study.GapError, match="holds a Restorer"):
+        study.deep_features([], other)
+
+
+@pytest.mark.parametrize("blocked", ["gap.json", "values.csv", "figures/distances.png", "gap.html"])
+def test_what_cannot_be_written_is_named_and_nothing_is_left_half_written(folders, tmp_path, monkeypatch, blocked):
+    few = study.measure_files(image_files.list_images(folders / "dry")[:3])
+    monkeypatch.setattr(plots, "plot_distributions", lambda *values: Figure())  # takes a second
+    monkeypatch.setattr(plots, "plot_feature", lambda *values: Figure())
+    found = study.compare(few, few, rounds=5)
+    study.write(tmp_path / "good", few, few, found)
+    kept = json.loads((tmp_path / "good/gap.json").read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
+    assert kept["features"][0]["a_a"] is None and kept["features"][0]["wasserstein"] == 0
+    (tmp_path / "bad" / blocked / "in the way").mkdir(parents=True)
+    with pytest.raises(study.GapError, match=rf"{blocked}: cannot be written"):
+        study.write(tmp_path / "bad", few, few, found)
+    assert not list((tmp_path / "bad").rglob("*.part"))
 
 
 def test_sets_too_small_for_tests_on_all_features_still_get_their_table(folders):
-    few = gap.measure_files(images.list_images(folders / "dry")[:4])
-    found = gap.compare(few, few, rounds=50)
+    few = study.measure_files(image_files.list_images(folders / "dry")[:4])
+    found = study.compare(few, few, rounds=50)
     assert found["overall"] == [] and len(found["features"]) == len(features.FEATURES)
     assert len(few.paths) < stats.LEAST

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from ttlkit import images
+from ttlkit import files
+from ttlkit.data import image_files, tensors
 
 
 def _png(path, width, height, depth, kind, pixels=b"", clear=b""):
@@ -49,28 +50,28 @@ def jpeg(tmp_path):
 def test_16_bit_grey_is_scaled_not_clipped(tmp_path):
     levels = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / "grey16.png")
-    assert images.load_image_u8(tmp_path / "grey16.png").tolist() == [[[n] * 3 for n in (0, 1, 128, 255)]]
+    assert image_files.load_image_u8(tmp_path / "grey16.png").tolist() == [[[n] * 3 for n in (0, 1, 128, 255)]]
     Image.fromarray(levels).save(tmp_path / "grey16.tif")
-    assert images.load_image_u8(tmp_path / "grey16.tif")[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert image_files.load_image_u8(tmp_path / "grey16.tif")[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_16_bit_rgb(tmp_path):
     pixels = b"\x00" + struct.pack(">6H", 0, 32896, 65535, 257, 51400, 25700)
     path = _png(tmp_path / "rgb16.png", 2, 1, depth=16, kind=2, pixels=pixels)
-    assert images.load_image_u8(path).tolist() == [[[0, 128, 255], [1, 200, 100]]]
+    assert image_files.load_image_u8(path).tolist() == [[[0, 128, 255], [1, 200, 100]]]
 
 
 def test_float_tiff_in_unit_range(tmp_path):
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "float.tif")
-    assert images.load_image_u8(tmp_path / "float.tif")[0, :, 1].tolist() == [0, 128, 255]
+    assert image_files.load_image_u8(tmp_path / "float.tif")[0, :, 1].tolist() == [0, 128, 255]
 
 
 def test_grey_is_expanded(tmp_path):
     Image.fromarray(_gradient()[..., 0]).save(tmp_path / "grey.png")
-    loaded = images.load_image_u8(tmp_path / "grey.png")
+    loaded = image_files.load_image_u8(tmp_path / "grey.png")
     assert np.array_equal(loaded, np.repeat(_gradient()[..., :1], 3, axis=2))
     Image.fromarray(np.array([[True, False]])).save(tmp_path / "bits.png")
-    assert images.load_image_u8(tmp_path / "bits.png").tolist() == [[[255] * 3, [0] * 3]]
+    assert image_files.load_image_u8(tmp_path / "bits.png").tolist() == [[[255] * 3, [0] * 3]]
 
 
 @pytest.mark.parametrize(("mode", "colour"), [("LA", (100,)), ("RGBA", (200, 100, 0))])
@@ -79,7 +80,7 @@ def test_alpha_is_laid_over_white(tmp_path, mode, colour):
     for column, alpha in enumerate((0, 51, 255)):
         picture.putpixel((column, 0), (*colour, alpha))
     picture.save(tmp_path / "alpha.png")
-    loaded = images.load_image_u8(tmp_path / "alpha.png").astype(int)[0]
+    loaded = image_files.load_image_u8(tmp_path / "alpha.png").astype(int)[0]
     full = np.array(colour if len(colour) == 3 else colour * 3)
     assert loaded[0].tolist() == [255, 255, 255]
     assert np.abs(loaded[1] - (255 * 0.8 + full * 0.2)).max() <= 1
@@ -90,13 +91,13 @@ def test_palette_with_transparency(tmp_path):
     picture = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     picture.save(tmp_path / "palette.png", transparency=1)
-    loaded = images.load_image_u8(tmp_path / "palette.png")
+    loaded = image_files.load_image_u8(tmp_path / "palette.png")
     assert loaded.tolist() == [[[255, 0, 0], [255, 255, 255], [0, 0, 255]]]
 
 
 def test_cmyk_jpeg(tmp_path):
     Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=95)
-    red, green, blue = images.load_image_u8(tmp_path / "cmyk.jpg")[8, 8].astype(int)
+    red, green, blue = image_files.load_image_u8(tmp_path / "cmyk.jpg")[8, 8].astype(int)
     assert red > 245 and green < 10 and blue < 10
 
 
@@ -113,11 +114,11 @@ def test_exif_orientation_is_applied(tmp_path, name, orientation, corners):
     exif[0x0112] = orientation
     options = {"lzw.tif": {"compression": "tiff_lzw"}, "a.webp": {"lossless": True}}.get(name, {"quality": 95})
     Image.fromarray(stored).save(tmp_path / name, exif=exif, **options)
-    loaded = images.load_image_u8(tmp_path / name)
+    loaded = image_files.load_image_u8(tmp_path / name)
     assert loaded.shape == ((32, 64, 3) if orientation < 5 else (64, 32, 3))
     seen = [loaded[4, 4], loaded[4, -5], loaded[-5, 4], loaded[-5, -5]]
     np.testing.assert_allclose(seen, [colours[c] for c in corners], atol=6)
-    facts = images.describe(tmp_path / name)
+    facts = image_files.describe(tmp_path / name)
     assert (facts.height, facts.width) == loaded.shape[:2]
     assert facts.orientation == orientation
 
@@ -127,15 +128,17 @@ def test_an_orientation_that_means_nothing_is_ignored(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     Image.fromarray(_gradient()).save(tmp_path / "odd.png", exif=exif)
-    assert np.array_equal(images.load_image_u8(tmp_path / "odd.png"), _gradient())
-    assert images.describe(tmp_path / "odd.png").orientation == 1
+    assert np.array_equal(image_files.load_image_u8(tmp_path / "odd.png"), _gradient())
+    assert image_files.describe(tmp_path / "odd.png").orientation == 1
 
 
 def test_a_damaged_exif_block_costs_nothing_but_the_orientation(tmp_path):
     Image.fromarray(_gradient()).save(tmp_path / "plain.jpg", quality=95)
     Image.fromarray(_gradient()).save(tmp_path / "odd.jpg", quality=95, exif=b"Exif\x00\x00nonsense, no TIFF header")
-    assert np.array_equal(images.load_image_u8(tmp_path / "odd.jpg"), images.load_image_u8(tmp_path / "plain.jpg"))
-    assert images.describe(tmp_path / "odd.jpg").problem == ""
+    assert np.array_equal(
+        image_files.load_image_u8(tmp_path / "odd.jpg"), image_files.load_image_u8(tmp_path / "plain.jpg")
+    )
+    assert image_files.describe(tmp_path / "odd.jpg").problem == ""
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -143,28 +146,28 @@ def test_tiffs_of_either_byte_order(tmp_path, order):
     levels = np.array([[0, 257, 32896, 65535]])
     for kind in (np.uint16, np.int32):
         tifffile.imwrite(tmp_path / "a.tif", levels.astype(kind), byteorder=order)
-        assert images.load_image_u8(tmp_path / "a.tif")[0, :, 2].tolist() == [0, 1, 128, 255]
+        assert image_files.load_image_u8(tmp_path / "a.tif")[0, :, 2].tolist() == [0, 1, 128, 255]
     tifffile.imwrite(tmp_path / "a.tif", np.array([[-7, 70_000]], np.int32), byteorder=order)
-    assert images.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 255]
+    assert image_files.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 255]
     colour = np.repeat(levels[..., None], 3, axis=2).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", colour, byteorder=order, photometric="rgb")
-    assert images.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 1, 128, 255]
+    assert image_files.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 1, 128, 255]
 
 
 def test_every_16_bit_level_is_rounded_in_grey_and_within_one_in_colour(tmp_path):
     levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(levels).save(tmp_path / "grey.png")
     exact = levels / 257
-    assert np.abs(images.load_image_u8(tmp_path / "grey.png")[..., 0] - exact).max() <= 0.5
+    assert np.abs(image_files.load_image_u8(tmp_path / "grey.png")[..., 0] - exact).max() <= 0.5
     rows = np.repeat(levels[..., None], 3, axis=2).astype(">u2")
     pixels = b"".join(b"\x00" + row.tobytes() for row in rows)
-    loaded = images.load_image_u8(_png(tmp_path / "rgb.png", 256, 256, depth=16, kind=2, pixels=pixels))
+    loaded = image_files.load_image_u8(_png(tmp_path / "rgb.png", 256, 256, depth=16, kind=2, pixels=pixels))
     assert np.abs(loaded[..., 1] - exact).max() < 1
 
 
 def test_floats_beyond_one_are_scaled_and_nothing_infinite_is_left(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.array([[0, 5, 10, -1, np.nan, np.inf]], np.float32))
-    assert images.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255, 0, 0, 255]
+    assert image_files.load_image_u8(tmp_path / "a.tif")[0, :, 0].tolist() == [0, 128, 255, 0, 0, 255]
 
 
 @pytest.mark.parametrize(
@@ -180,15 +183,15 @@ def test_floats_beyond_one_are_scaled_and_nothing_infinite_is_left(tmp_path):
 )
 def test_transparent_pngs_of_every_kind(tmp_path, kind, depth, pixels, clear, expected):
     path = _png(tmp_path / "a.png", 2, 1, depth, kind, pixels, clear)
-    assert images.load_image_u8(path).tolist() == [[[level] * 3 for level in expected]]
-    assert images.describe(path).alpha
+    assert image_files.load_image_u8(path).tolist() == [[[level] * 3 for level in expected]]
+    assert image_files.describe(path).alpha
 
 
 def test_a_palette_with_half_transparent_colours(tmp_path):
     picture = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8)).convert("P")
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     picture.save(tmp_path / "a.png", transparency=bytes([255, 51, 0]))
-    assert images.load_image_u8(tmp_path / "a.png").tolist() == [[[255, 0, 0], [204, 255, 204], [255, 255, 255]]]
+    assert image_files.load_image_u8(tmp_path / "a.png").tolist() == [[[255, 0, 0], [204, 255, 204], [255, 255, 255]]]
 
 
 @pytest.mark.parametrize("kind", ["ASSOCALPHA", "UNASSALPHA"])
@@ -197,7 +200,7 @@ def test_premultiplied_alpha_is_not_multiplied_twice(tmp_path, kind):
     stored = np.round(colour * 0.2) if kind == "ASSOCALPHA" else colour
     pixels = np.array([[[*stored, 51]]], np.uint8)
     tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=[kind])
-    np.testing.assert_allclose(images.load_image_u8(tmp_path / "a.tif")[0, 0], 204 + colour * 0.2, atol=1)
+    np.testing.assert_allclose(image_files.load_image_u8(tmp_path / "a.tif")[0, 0], 204 + colour * 0.2, atol=1)
 
 
 def test_grey_and_palette_tiffs_with_alpha(tmp_path):
@@ -207,7 +210,7 @@ def test_grey_and_palette_tiffs_with_alpha(tmp_path):
             picture.putpalette([level for level in range(256) for _ in range(3)])
         picture.save(tmp_path / "a.tif")
         assert Image.open(tmp_path / "a.tif").mode == mode
-        assert np.abs(images.load_image_u8(tmp_path / "a.tif").astype(int) - (204 + 114 * 0.2)).max() <= 1
+        assert np.abs(image_files.load_image_u8(tmp_path / "a.tif").astype(int) - (204 + 114 * 0.2)).max() <= 1
 
 
 def _smooth(channels, height=32, width=48):
@@ -233,7 +236,7 @@ def test_cmyk_jpegs_in_both_of_adobes_ways(tmp_path, space):
     (tmp_path / "a.jpg").write_bytes(data)
     rest = 255.0 - ink
     expected = rest[..., :3] * rest[..., 3:] / 255
-    assert np.abs(images.load_image_u8(tmp_path / "a.jpg") - expected).mean() < 2
+    assert np.abs(image_files.load_image_u8(tmp_path / "a.jpg") - expected).mean() < 2
 
 
 def test_cmyk_ycbcr_and_lab_tiffs(tmp_path):
@@ -242,24 +245,24 @@ def test_cmyk_ycbcr_and_lab_tiffs(tmp_path):
     ink = _smooth(4)
     tifffile.imwrite(tmp_path / "cmyk.tif", ink, photometric="separated")
     rest = 255.0 - ink
-    loaded = images.load_image_u8(tmp_path / "cmyk.tif")
+    loaded = image_files.load_image_u8(tmp_path / "cmyk.tif")
     np.testing.assert_allclose(loaded, rest[..., :3] * rest[..., 3:] / 255, atol=1)
     colour = _smooth(3) // 4 + 100  # muted: all of it lies within sRGB
     Image.fromarray(colour).convert("YCbCr").save(tmp_path / "ycbcr.tif")
-    np.testing.assert_allclose(images.load_image_u8(tmp_path / "ycbcr.tif").astype(int), colour, atol=3)
+    np.testing.assert_allclose(image_files.load_image_u8(tmp_path / "ycbcr.tif").astype(int), colour, atol=3)
     lab = rgb2lab(colour, illuminant="D65")
     stored = np.dstack([np.round(lab[..., 0] * 2.55), np.round(lab[..., 1:]).astype(np.int8).view(np.uint8)])
     tifffile.imwrite(tmp_path / "lab.tif", stored.astype(np.uint8), photometric="cielab")
-    assert images.describe(tmp_path / "lab.tif").mode == "LAB"
-    np.testing.assert_allclose(images.load_image_u8(tmp_path / "lab.tif").astype(int), colour, atol=5)
+    assert image_files.describe(tmp_path / "lab.tif").mode == "LAB"
+    np.testing.assert_allclose(image_files.load_image_u8(tmp_path / "lab.tif").astype(int), colour, atol=5)
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".png", ".tif"])
 def test_of_several_frames_the_first_is_taken(tmp_path, suffix):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "lime", "blue")]
     frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
-    assert np.abs(images.load_image_u8(tmp_path / f"a{suffix}").astype(int) - [255, 0, 0]).max() <= 2
-    assert images.describe(tmp_path / f"a{suffix}").frames == 3
+    assert np.abs(image_files.load_image_u8(tmp_path / f"a{suffix}").astype(int) - [255, 0, 0]).max() <= 2
+    assert image_files.describe(tmp_path / f"a{suffix}").frames == 3
 
 
 def test_a_colour_profile_changes_no_pixel(tmp_path):
@@ -267,19 +270,19 @@ def test_a_colour_profile_changes_no_pixel(tmp_path):
 
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("XYZ")).tobytes()
     Image.fromarray(_gradient()).save(tmp_path / "a.png", icc_profile=profile)
-    assert np.array_equal(images.load_image_u8(tmp_path / "a.png"), _gradient())
+    assert np.array_equal(image_files.load_image_u8(tmp_path / "a.png"), _gradient())
 
 
 def test_one_pixel_goes_all_the_way(tmp_path):
     image = np.array([[[0.2, 0.4, 0.6]]], dtype=np.float32)
-    images.save_image(tmp_path / "dot.png", image)
-    loaded = images.load_image(tmp_path / "dot.png")
+    image_files.save_image(tmp_path / "dot.png", image)
+    loaded = image_files.load_image(tmp_path / "dot.png")
     assert loaded.shape == (1, 1, 3) and loaded.dtype == np.float32
-    np.testing.assert_allclose(images.to_image(images.to_tensor(loaded)), image, atol=1e-6)
+    np.testing.assert_allclose(tensors.to_image(tensors.to_tensor(loaded)), image, atol=1e-6)
 
 
 def test_loaded_pixels_may_be_written_to(jpeg):
-    image = images.load_image_u8(jpeg)
+    image = image_files.load_image_u8(jpeg)
     image += 1
 
 
@@ -378,10 +381,10 @@ def _no_pixels(folder):
 )
 def test_unusable_files_are_refused_by_name(tmp_path, build, words):
     path = build(tmp_path)
-    with pytest.raises(images.ImageError, match=re.escape(str(path)) + ".*" + words) as caught:
-        images.load_image_u8(path)
+    with pytest.raises(image_files.ImageError, match=re.escape(str(path)) + ".*" + words) as caught:
+        image_files.load_image_u8(path)
     assert len(str(caught.value).splitlines()) == 1
-    facts = images.describe(path)
+    facts = image_files.describe(path)
     if build not in (_truncated, _wrong_checksum, _no_pixels):  # those have a good header
         assert facts.problem and str(path) not in facts.problem
         assert str(caught.value).startswith(f"{path}: {facts.problem}")
@@ -389,8 +392,8 @@ def test_unusable_files_are_refused_by_name(tmp_path, build, words):
 
 def test_a_bomb_is_refused_even_where_someone_lifted_pillows_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
-    with pytest.raises(images.ImageError, match="too large .60000x60000 = 3600000000 pixels.*scale it down"):
-        images.load_image_u8(_bomb(tmp_path))
+    with pytest.raises(image_files.ImageError, match="too large .60000x60000 = 3600000000 pixels.*scale it down"):
+        image_files.load_image_u8(_bomb(tmp_path))
 
 
 def test_memory_stays_bounded(tmp_path):
@@ -406,20 +409,21 @@ def test_memory_stays_bounded(tmp_path):
     code = """if True:
         import resource, sys
         from PIL import Image
-        from ttlkit import images
+        from ttlkit.data import image_files
+        from ttlkit.data import tensors
         def peak():
             return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         at_first = peak()
         for lifted in (Image.MAX_IMAGE_PIXELS, None):
             Image.MAX_IMAGE_PIXELS = lifted
             try:
-                images.load_image_u8(sys.argv[1])
-            except images.ImageError:
+                image_files.load_image_u8(sys.argv[1])
+            except image_files.ImageError:
                 pass
             else:
                 sys.exit("the bomb was read")
         assert peak() - at_first < 30, "the bomb took memory"
-        assert images.load_image_u8(sys.argv[2]).shape == (10_000, 10_000, 3)
+        assert image_files.load_image_u8(sys.argv[2]).shape == (10_000, 10_000, 3)
         assert peak() - at_first < 850, f"{peak() - at_first:.0f} MB for 100 megapixels"
     """
     command = [sys.executable, "-c", code, str(_bomb(tmp_path)), str(big)]
@@ -455,11 +459,11 @@ def test_a_file_cut_anywhere_is_refused_or_whole_never_half_grey(tmp_path_factor
     data = _encoded(encoding)
     path = tmp_path_factory.getbasetemp() / f"cut-{encoding}.png"
     path.write_bytes(data)
-    whole = images.load_image_u8(path)
+    whole = image_files.load_image_u8(path)
     path.write_bytes(data[: int(part * len(data))])
     try:
-        assert np.array_equal(images.load_image_u8(path), whole)
-    except images.ImageError as error:
+        assert np.array_equal(image_files.load_image_u8(path), whole)
+    except image_files.ImageError as error:
         assert str(error).startswith(str(path))
 
 
@@ -474,10 +478,10 @@ def test_damaged_bytes_give_an_image_or_an_image_error(tmp_path_factory, encodin
     path.write_bytes(data)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        facts = images.describe(path)
+        facts = image_files.describe(path)
         try:
-            loaded = images.load_image_u8(path)
-        except images.ImageError as error:
+            loaded = image_files.load_image_u8(path)
+        except image_files.ImageError as error:
             assert len(str(error).splitlines()) == 1
         else:
             assert not facts.problem
@@ -489,21 +493,21 @@ def test_any_file_name_will_do_and_stays_on_one_line(tmp_path, name):
     path = tmp_path / name
     Image.fromarray(_gradient()).save(tmp_path / "plain.png")
     os.replace(tmp_path / "plain.png", path)
-    assert np.array_equal(images.load_image_u8(path), _gradient())
-    images.save_image(path, 255 - _gradient())
-    assert np.array_equal(images.load_image_u8(path), 255 - _gradient())
+    assert np.array_equal(image_files.load_image_u8(path), _gradient())
+    image_files.save_image(path, 255 - _gradient())
+    assert np.array_equal(image_files.load_image_u8(path), 255 - _gradient())
     path.write_text("no image")
-    with pytest.raises(images.ImageError, match="not an image") as caught:
-        images.load_image_u8(path)
+    with pytest.raises(image_files.ImageError, match="not an image") as caught:
+        image_files.load_image_u8(path)
     assert len(str(caught.value).splitlines()) == 1
     str(caught.value).encode()  # can be printed
 
 
 def test_a_name_that_no_file_can_have(tmp_path):
-    with pytest.raises(images.ImageError, match="cannot be opened"):
-        images.load_image_u8(tmp_path / "a\0.png")
-    with pytest.raises(images.ImageError, match="cannot be opened"):
-        images.load_image_u8(tmp_path / ("a" * 300 + ".png"))
+    with pytest.raises(image_files.ImageError, match="cannot be opened"):
+        image_files.load_image_u8(tmp_path / "a\0.png")
+    with pytest.raises(image_files.ImageError, match="cannot be opened"):
+        image_files.load_image_u8(tmp_path / ("a" * 300 + ".png"))
 
 
 def test_no_warning_gets_out(tmp_path, capfd):
@@ -518,33 +522,35 @@ def test_no_warning_gets_out(tmp_path, capfd):
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always")
         for name in ("a.tif", "b.png", "c.png"):
-            assert images.describe(tmp_path / name).problem == ""
-            images.load_image_u8(tmp_path / name)
+            assert image_files.describe(tmp_path / name).problem == ""
+            image_files.load_image_u8(tmp_path / name)
     assert heard == []
     assert capfd.readouterr().err == ""
 
 
 def test_a_file_without_permission_is_named(ordinary_user):
     path = ordinary_user / "secret.png"
-    images.save_image(path, _gradient())
+    image_files.save_image(path, _gradient())
     path.chmod(0)
-    with pytest.raises(images.ImageError, match=r"secret\.png: cannot be opened \(Permission denied\)"):
-        images.load_image_u8(path)
-    assert "Permission denied" in images.describe(path).problem
+    with pytest.raises(image_files.ImageError, match=r"secret\.png: cannot be opened \(Permission denied\)"):
+        image_files.load_image_u8(path)
+    assert "Permission denied" in image_files.describe(path).problem
     path.chmod(0o600)
     ordinary_user.chmod(0o300)
-    with pytest.raises(images.ImageError, match=r"cannot be listed \(Permission denied\)"):
-        images.list_images(ordinary_user)
+    with pytest.raises(image_files.ImageError, match=r"cannot be listed \(Permission denied\)"):
+        image_files.list_images(ordinary_user)
 
 
 def test_a_read_only_folder_is_named_and_left_as_it_is(ordinary_user):
-    images.save_image(ordinary_user / "a.png", _gradient())
+    image_files.save_image(ordinary_user / "a.png", _gradient())
     ordinary_user.chmod(0o500)
     for target in ("a.png", "b.png", "new/c.png"):
-        with pytest.raises(images.ImageError, match=re.escape(target) + r": cannot be written \(Permission denied\)"):
-            images.save_image(ordinary_user / target, 255 - _gradient())
+        with pytest.raises(
+            image_files.ImageError, match=re.escape(target) + r": cannot be written \(Permission denied\)"
+        ):
+            image_files.save_image(ordinary_user / target, 255 - _gradient())
     assert os.listdir(ordinary_user) == ["a.png"]
-    assert np.array_equal(images.load_image_u8(ordinary_user / "a.png"), _gradient())
+    assert np.array_equal(image_files.load_image_u8(ordinary_user / "a.png"), _gradient())
 
 
 @pytest.mark.parametrize(
@@ -562,14 +568,14 @@ def test_a_read_only_folder_is_named_and_left_as_it_is(ordinary_user):
 def test_describe_reads_the_header(tmp_path, name, facts):
     mode = Path(name).stem.upper()
     Image.new(mode, (30, 20)).save(tmp_path / name)
-    found = images.describe(str(tmp_path / name))
+    found = image_files.describe(str(tmp_path / name))
     assert (found.format, found.mode, found.bits, found.alpha, found.grey) == facts
     assert (found.path, found.width, found.height, found.problem) == (tmp_path / name, 30, 20, "")
 
 
 def test_describe_tells_16_bit_colour_from_8_and_decodes_nothing(tmp_path):
     path = _png(tmp_path / "a.png", 2000, 2000, depth=16, kind=2)  # there are no pixels in it
-    found = images.describe(path)
+    found = image_files.describe(path)
     assert (found.mode, found.bits, found.width, found.problem) == ("RGB", 16, 2000, "")
 
 
@@ -582,8 +588,8 @@ def test_a_damaged_file_is_read_or_refused_never_another_error(tmp_path_factory,
     data[place % len(data)] = value
     path.write_bytes(data[:cut])
     try:
-        assert images.load_image_u8(path).dtype == np.uint8
-    except images.ImageError as error:
+        assert image_files.load_image_u8(path).dtype == np.uint8
+    except image_files.ImageError as error:
         assert "damaged.jpg" in str(error)
 
 
@@ -594,49 +600,51 @@ def test_list_images_sorts_and_leaves_out_the_rest(tmp_path):
     (tmp_path / "lost.png").symlink_to(tmp_path / "nowhere.png")  # reading it says so; a silent gap would not
     (tmp_path / "link.png").symlink_to(tmp_path / "a.jpg")
     names = ["a.jpg", "a10.png", "a9.png", "b.PNG", "c.webp", "link.png", "lost.png"]
-    assert [path.name for path in images.list_images(tmp_path)] == names
-    assert images.list_images(tmp_path / "nowhere") == []
+    assert [path.name for path in image_files.list_images(tmp_path)] == names
+    assert image_files.list_images(tmp_path / "nowhere") == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG", ".webp"])
 def test_save_and_load_return_the_same_pixels(tmp_path, suffix):
     path = tmp_path / "new" / f"image{suffix}"
-    images.save_image(path, _gradient())
-    assert np.array_equal(images.load_image_u8(path), _gradient())
+    image_files.save_image(path, _gradient())
+    assert np.array_equal(image_files.load_image_u8(path), _gradient())
     assert os.listdir(path.parent) == [path.name]
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".jpeg"])
 def test_lossy_formats_stay_close(tmp_path, suffix):
-    images.save_image(tmp_path / f"image{suffix}", _gradient())
-    loaded = images.load_image_u8(tmp_path / f"image{suffix}").astype(int)
+    image_files.save_image(tmp_path / f"image{suffix}", _gradient())
+    loaded = image_files.load_image_u8(tmp_path / f"image{suffix}").astype(int)
     assert np.abs(loaded - _gradient()).mean() < 3
 
 
 def test_options_go_to_pillow(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
-    images.save_image(tmp_path / "best.jpg", noise)
-    images.save_image(tmp_path / "small.jpg", noise, quality=20)
+    image_files.save_image(tmp_path / "best.jpg", noise)
+    image_files.save_image(tmp_path / "small.jpg", noise, quality=20)
     assert os.path.getsize(tmp_path / "small.jpg") < 0.5 * os.path.getsize(tmp_path / "best.jpg")
 
 
 def test_an_unknown_suffix_is_refused(tmp_path):
-    with pytest.raises(images.ImageError, match=r"'\.xyz'.*\.png"):
-        images.save_image(tmp_path / "image.xyz", _gradient())
+    with pytest.raises(image_files.ImageError, match=r"'\.xyz'.*\.png"):
+        image_files.save_image(tmp_path / "image.xyz", _gradient())
     assert os.listdir(tmp_path) == []
 
 
 def test_a_failed_rename_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "image.png"
-    images.save_image(path, _gradient())
+    image_files.save_image(path, _gradient())
     old = path.read_bytes()
 
     def full_disk(*_args, **_options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full_disk)
-    with pytest.raises(images.ImageError, match=r"image\.png: cannot be written \(No space left on device\); free"):
-        images.save_image(path, 255 - _gradient())
+    with pytest.raises(
+        image_files.ImageError, match=r"image\.png: cannot be written \(No space left on device\); free"
+    ):
+        image_files.save_image(path, 255 - _gradient())
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == ["image.png"]
 
@@ -650,14 +658,14 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, limit)
 
 
-@pytest.mark.parametrize("suffix", images.SUFFIXES)
+@pytest.mark.parametrize("suffix", image_files.SUFFIXES)
 def test_a_save_cut_short_by_the_system_leaves_the_old_file_and_nothing_else(tmp_path, suffix, small_files):
     path = tmp_path / f"image{suffix}"
-    images.save_image(path, _gradient(8, 8))
+    image_files.save_image(path, _gradient(8, 8))
     old = path.read_bytes()
     noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), dtype=np.uint8)
-    with pytest.raises(images.ImageError, match="cannot be written") as caught:
-        images.save_image(path, noise)
+    with pytest.raises(image_files.ImageError, match="cannot be written") as caught:
+        image_files.save_image(path, noise)
     assert len(str(caught.value).splitlines()) == 1 and str(path) in str(caught.value)
     assert path.read_bytes() == old
     assert os.listdir(tmp_path) == [path.name]
@@ -665,9 +673,9 @@ def test_a_save_cut_short_by_the_system_leaves_the_old_file_and_nothing_else(tmp
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
 def test_a_full_device_gives_one_line(tmp_path):
-    (tmp_path / f".image.{os.getpid()}.png").symlink_to("/dev/full")  # where the partial file goes
-    with pytest.raises(images.ImageError, match=r"image\.png: cannot be written \(No space left on device\)"):
-        images.save_image(tmp_path / "image.png", _gradient())
+    files.partial_of(tmp_path / "image.png").symlink_to("/dev/full")  # where the partial file goes
+    with pytest.raises(image_files.ImageError, match=r"image\.png: cannot be written \(No space left on device\)"):
+        image_files.save_image(tmp_path / "image.png", _gradient())
     assert os.listdir(tmp_path) == []
 
 
@@ -681,40 +689,40 @@ def test_places_where_no_image_can_be_written(tmp_path):
         ("b.jpg", too_wide),
         ("b.webp", too_wide),
     ):
-        with pytest.raises(images.ImageError, match=re.escape(target) + ": cannot be written"):
-            images.save_image(tmp_path / target, image)
+        with pytest.raises(image_files.ImageError, match=re.escape(target) + ": cannot be written"):
+            image_files.save_image(tmp_path / target, image)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
-    images.save_image(tmp_path / ("a" * 250 + ".png"), _gradient())  # as long as a name may be
+    image_files.save_image(tmp_path / ("a" * 250 + ".png"), _gradient())  # as long as a name may be
 
 
 def test_to_u8_rounds_and_clips():
     values = np.array([-1, 0, 0.4 / 255, 0.6 / 255, 254.6 / 255, 1, 2], dtype=np.float32)
-    assert images.to_u8(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
+    assert image_files.to_u8(values).tolist() == [0, 0, 0, 1, 255, 255, 255]
 
 
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 6), st.integers(1, 6), st.just(3))))
 def test_conversions_return_every_uint8_image_exactly(image_u8):
-    assert np.array_equal(images.to_u8(images.to_float(image_u8)), image_u8)
-    tensor = images.to_tensor(image_u8)
+    assert np.array_equal(image_files.to_u8(image_files.to_float(image_u8)), image_u8)
+    tensor = tensors.to_tensor(image_u8)
     assert tensor.shape == (1, 3, *image_u8.shape[:2])
-    assert np.array_equal(images.to_u8(images.to_image(tensor)), image_u8)
-    assert np.array_equal(images.to_image(tensor), images.to_image(tensor[0]))
+    assert np.array_equal(image_files.to_u8(tensors.to_image(tensor)), image_u8)
+    assert np.array_equal(tensors.to_image(tensor), tensors.to_image(tensor[0]))
 
 
 def test_to_grey_weighs_the_channels():
-    np.testing.assert_allclose(images.to_grey(np.eye(3)[None]), [[0.299, 0.587, 0.114]], rtol=1e-6)
+    np.testing.assert_allclose(image_files.to_grey(np.eye(3)[None]), [[0.299, 0.587, 0.114]], rtol=1e-6)
 
 
 def test_resize_antialiases_and_keeps_flat_areas():
     checks = np.indices((64, 64)).sum(axis=0) % 2
     image = np.repeat(checks[..., None], 3, axis=2).astype(np.float32)
-    small = images.resize(image, 8, 16)
+    small = image_files.resize(image, 8, 16)
     assert small.shape == (8, 16, 3) and small.dtype == np.float32
     np.testing.assert_allclose(small, 0.5, atol=0.02)  # without antialiasing it would be 0 or 1
 
 
 def test_recompress_loses_more_at_lower_quality():
     image = np.random.default_rng(0).random((32, 40, 3), dtype=np.float32)
-    errors = [np.abs(images.recompress(image, quality) - image).mean() for quality in (10, 50, 95)]
+    errors = [np.abs(image_files.recompress(image, quality) - image).mean() for quality in (10, 50, 95)]
     assert errors == sorted(errors, reverse=True)
-    assert images.recompress(image, 50).dtype == np.float32
+    assert image_files.recompress(image, 50).dtype == np.float32

@@ -1,201 +1,103 @@
-"""Imports run one way: read from the source, inside functions too, and held against one table."""
+"""Imports run one way, as the contracts in pyproject.toml say; what must start quickly loads nothing heavy."""
 
-import ast
+import re
 import subprocess
 import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import grimp
 import pytest
+from importlinter.cli import lint_imports
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ttlkit
+from ttlkit.runs.settings import HELP
+
 REPO = Path(__file__).resolve().parents[1]
-PACKAGE = REPO / "ttlkit"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
-
-# module -> the modules of ttlkit that it may import
-TABLE = {
-    "images": set(),
-    "photos": {"images"},
-    "config": set(),
-    "models": set(),
-    "stages": {"config"},
-    "metrics": {"images"},
-    "features": {"images"},
-    "stats": set(),
-    "gap": {"cache", "config", "features", "images", "models", "report", "show", "stats"},
-    "rain": {"images"},
-    "scenes": {"images"},
-    "show": {"features", "images"},
-    "live": {"features", "images", "rain", "show"},
-    "report": set(),
-    "pocket": {"images", "rain", "scenes"},
-    "catalogue": {"config"},
-    "download": set(),
-    "unpack": {"catalogue", "images"},
-    "fetch": {"catalogue", "config", "download", "unpack"},
-    "cache": {"config", "images"},
-    "leaks": {"images"},
-    "check": {"cache", "data", "images", "leaks"},
-    "losses": {"metrics"},
-    "steps": {"losses", "tasks"},
-    "data": {"cache", "images", "pocket", "rain"},
-    "tasks": {"images", "rain", "models", "losses", "metrics"},
-    "trainer": {"config"},
-    "export": {"models"},
-    "train": {"config", "data", "models", "stages", "steps", "tasks", "trainer"},
-    "restore": {"config", "export", "images", "models", "photos"},
-    "evaluate": {"images", "metrics", "restore", "data"},
-    "pipeline": {"config", "stages"},
-    "sweep": {"config", "pipeline", "stages"},
-}
-TABLE["cli"] = set(TABLE)
-
-# third-party package -> the modules that may import it
-FENCES = {
-    "gdown": {"download"},
-    "requests": {"download"},
-    "matplotlib": {"show"},
-    "ipywidgets": {"live"},
-    "IPython": {"live"},
-    "nbconvert": {"report"},
-    "nbformat": {"report"},
-    "sklearn": {"stats"},
-    "papermill": {"pipeline"},
-    "submitit": {"sweep"},
-    "accelerate": {"trainer"},
-    "onnx": {"export"},
-    "onnxruntime": {"export"},
-    "openvino": {"export"},
-    "torchvision": set(),
-}
+PYPROJECT = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))
+CONTRACTS = {contract["id"]: contract for contract in PYPROJECT["tool"]["importlinter"]["contracts"]}
 
 
-def imports(source):
-    """Dotted names that a module of ttlkit imports anywhere; relative ones made absolute."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(filter(None, ("ttlkit" if node.level else "", node.module)))
-            found.update(f"{base}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Call):
-            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            if name in ("import_module", "__import__"):
-                literal = node.args and isinstance(node.args[0], ast.Constant)
-                found.add(str(node.args[0].value) if literal else "ttlkit.<computed name>")
-    return found
+@pytest.fixture(scope="module")
+def graph():
+    """Who imports whom, read from the source, inside functions and for type checkers too."""
+    return grimp.build_graph("ttlkit", include_external_packages=True, cache_dir=None)
 
 
-def _source(module):
-    return (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
-
-
-def _siblings(source):
-    """Modules of ttlkit that a source imports; names of the package itself (`__version__`) do not count."""
-    names = {name.split(".")[1] for name in imports(source) if name.startswith("ttlkit.")}
-    return {name for name in names if not name.startswith("__")}
-
-
-def _third_party(source):
-    return {name.split(".")[0] for name in imports(source)} - sys.stdlib_module_names - {"ttlkit"}
-
-
-def _python(*arguments):
+def _python(*arguments, **environment):
     return subprocess.run(
-        [sys.executable, *arguments], cwd=REPO, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *arguments], cwd=REPO, env=environment or None, capture_output=True, text=True, timeout=120
     )
 
 
-def test_the_reader_sees_every_form_of_import():
-    source = """
-from . import a
-from .b import name
-from ttlkit import c, __version__
-import ttlkit.d as d
-def function():
-    from ttlkit.e import name
-    import matplotlib.pyplot as plt
-    importlib.import_module("ttlkit.f")
-    importlib.import_module(name)
-"""
-    assert _siblings(source) == {"a", "b", "c", "d", "e", "f", "<computed name>"}
-    assert "matplotlib.pyplot" in imports(source)
+def test_the_contracts_are_kept(capsys):
+    code = lint_imports(str(REPO / "pyproject.toml"), no_cache=True, no_logo=True)
+    assert code == 0, capsys.readouterr().out
 
 
-def test_there_are_modules_and_each_stands_in_the_table():
-    assert {"images", "metrics", "losses"} <= set(MODULES)
-    missing = set(MODULES) - set(TABLE)
-    assert not missing, f"say in tests/test_layers.py what {sorted(missing)} may import"
+def test_every_module_stands_in_a_layer(graph):
+    rows = [f"ttlkit.{name}" for row in CONTRACTS["layers"]["layers"] for name in row.split(" | ")]
+    assert len(CONTRACTS["layers"]["layers"]) <= 14, "a table that one can keep in mind"
+    for module in (name for name in graph.modules if name.startswith("ttlkit.")):
+        found = [row for row in rows if f"{module}.".startswith(f"{row}.")]
+        above = any(row.startswith(f"{module}.") for row in rows)  # a room whose modules stand in several rows
+        assert len(found) + above == 1, f"{module}: say in pyproject.toml in which layer it stands"
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_run_one_way(module):
-    used = _siblings(_source(module))
-    assert used <= TABLE[module], f"{module} must not import {sorted(used - TABLE[module])}"
+def test_no_import_hides_from_the_contracts():
+    """Nor a room that stands in several rows: its __init__ is in none of them and imports nothing."""
+    for path in (REPO / "ttlkit").rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert not re.search(r"\bimport_module\(|\b__import__\(", source), f"{path}: import it by its name"
+    for room in ("data", "evaluate"):
+        assert "import" not in (REPO / "ttlkit" / room / "__init__.py").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_third_party_packages_stay_behind_their_fence(module):
-    used = _third_party(_source(module))
-    outside = {package for package in used if package in FENCES and module not in FENCES[package]}
-    assert not outside, f"{module} must not import {sorted(outside)}"
-
-
-def test_third_party_packages_are_declared():
-    """Each is a dependency in pyproject.toml, what one of those itself requires, or of an extra for its module."""
-    project = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    extras = project["optional-dependencies"]["cluster"] + project["optional-dependencies"]["export"]
+def test_third_party_packages_are_declared(graph):
+    """Each is a dependency in pyproject.toml, what one of those itself requires, or of an extra."""
+    project = PYPROJECT["project"]
+    extras = [line for name in ("report", "cluster", "export") for line in project["optional-dependencies"][name]]
     declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
     for name in list(declared):
         for line in metadata.requires(name) or []:
             if "extra ==" not in line:
                 declared.add(canonicalize_name(Requirement(line).name))
     providers = metadata.packages_distributions()
-    for module in MODULES:
-        for package in _third_party(_source(module)):
+    for package in (name for name in graph.modules if graph.is_module_squashed(name)):
+        if package not in sys.stdlib_module_names:
             found = {canonicalize_name(name) for name in providers.get(package, [package])}
-            assert found & declared, f"{module} imports {package}: add it to pyproject.toml"
+            assert found & declared, f"{package} is imported: add it to pyproject.toml"
 
 
-def test_the_table_has_no_circle():
-    left = dict(TABLE)
-    while left:
-        free = [module for module, needs in left.items() if not needs & (left.keys() - {module})]
-        assert free, f"these import each other: {sorted(left)}"
-        for module in free:
-            del left[module]
+def test_no_module_is_called_as_a_parameter_of_a_notebook(graph):
+    """`from ttlkit.gap import images` would hide a notebook's `images = 8`, or the other way round."""
+    names = {part for module in graph.modules if module.startswith("ttlkit.") for part in module.split(".")[1:]}
+    assert not names & set(HELP)
 
 
-def test_restoring_with_an_exported_network_needs_no_torch():
-    done = _python("-c", "import sys, ttlkit.restore; print(sorted({'torch', 'pydantic'} & set(sys.modules)))")
-    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import ttlkit", {"torch", "numpy", "matplotlib", "PIL", "pydantic"}),
+        ("from ttlkit.cli import build_parser; build_parser().format_help()", {"torch", "numpy", "pydantic"}),
+        ("import ttlkit.apply.restore", {"torch", "pydantic"}),  # enough to restore with an exported network
+        ("import ttlkit.data.samples, ttlkit.rain", {"torch", "pydantic"}),  # what loader processes import
+    ],
+)
+def test_what_must_start_quickly_loads_nothing_heavy(code, heavy):
+    done = _python("-W", "error", "-c", f"import sys\n{code}\nprint(sorted({heavy} & set(sys.modules)))")
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
-def test_import_ttlkit_has_no_side_effect():
+def test_import_ttlkit_sets_one_variable_and_imports_nothing_of_its_own():
     code = (
         "import os, sys; before = dict(os.environ)\n"
         "import ttlkit\n"
-        "assert dict(os.environ) == before\n"
-        "print(*sorted({n.split('.')[0] for n in sys.modules} & {'torch', 'numpy', 'matplotlib', 'PIL'}),\n"
-        "      *(n for n in sys.modules if n.startswith('ttlkit.')), ttlkit.__version__)"
+        "print({k: v for k, v in os.environ.items() if before.get(k) != v}, ttlkit.__version__,\n"
+        "      *(name for name in sys.modules if name.startswith('ttlkit.')))"
     )
-    done = _python("-W", "error", "-c", code)
-    assert done.returncode == 0, done.stderr
-    import ttlkit
-
-    assert done.stdout.split() == [ttlkit.__version__], "import ttlkit must import nothing heavy"
-    assert done.stderr == ""
-
-
-@pytest.mark.skipif("cli" not in MODULES, reason="ttlkit/cli.py is not written yet")
-def test_help_answers_without_importing_torch():
-    done = _python("-X", "importtime", "-m", "ttlkit.cli", "--help")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "reproduce" in done.stdout
-    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if "|" in line}
-    assert "ttlkit" in loaded
-    assert not loaded & {"torch", "matplotlib", "papermill"}
+    done = _python("-c", code, PATH="")
+    assert done.stdout == f"{{'OMP_WAIT_POLICY': 'PASSIVE'}} {ttlkit.__version__}\n", done.stderr

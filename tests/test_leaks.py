@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from ttlkit import images, leaks, pocket, rain
+from ttlkit import rain
+from ttlkit.data import image_files, leaks, pocket
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "motorcycle_left")
 TEXTURES = ("brick", "grass", "gravel")
@@ -23,19 +24,19 @@ def crop(image, share, seed=0):
 CHANGES = {
     "as it is": lambda x: x,
     "mirrored": lambda x: x[:, ::-1],
-    "half the size": lambda x: images.resize(x, x.shape[0] // 2, x.shape[1] // 2),
-    "a third of the size": lambda x: images.resize(x, x.shape[0] // 3, x.shape[1] // 3),
-    "enlarged": lambda x: images.resize(x, x.shape[0] * 3 // 2, x.shape[1] * 3 // 2),
-    "squeezed into a square": lambda x: images.resize(x, 256, 256),
+    "half the size": lambda x: image_files.resize(x, x.shape[0] // 2, x.shape[1] // 2),
+    "a third of the size": lambda x: image_files.resize(x, x.shape[0] // 3, x.shape[1] // 3),
+    "enlarged": lambda x: image_files.resize(x, x.shape[0] * 3 // 2, x.shape[1] * 3 // 2),
+    "squeezed into a square": lambda x: image_files.resize(x, 256, 256),
     "cropped to 70 %": lambda x: crop(x, 0.7),
     "cropped to 50 %": lambda x: crop(x, 0.5),
-    "recompressed": lambda x: images.recompress(x, 15),
+    "recompressed": lambda x: image_files.recompress(x, 15),
     "darkened": lambda x: x * 0.4,
     "brightened": lambda x: np.clip(x * 1.6, 0, 1),
     "gamma": lambda x: x**2,
-    "grey": lambda x: np.repeat(images.to_grey(x)[..., None], 3, axis=2),
+    "grey": lambda x: np.repeat(image_files.to_grey(x)[..., None], 3, axis=2),
     "in rain": lambda x: rain.photoshop(x, 3).rainy,
-    "all at once": lambda x: images.recompress(images.resize(crop(x, 0.7)[:, ::-1] * 0.8, 256, 256), 40),
+    "all at once": lambda x: image_files.recompress(image_files.resize(crop(x, 0.7)[:, ::-1] * 0.8, 256, 256), 40),
 }
 
 
@@ -90,7 +91,7 @@ def test_pictures_without_points_are_compared_as_thumbnails():
     blobs = [gaussian_filter(np.random.default_rng(i).random((300, 400)), 40) for i in range(4)]
     soft = [np.repeat(((b - b.min()) / np.ptp(b))[..., None], 3, axis=2) for b in blobs]
     scenes = [described(picture, str(i)) for i, picture in enumerate(soft)]
-    again = described(images.resize(soft[1][:, ::-1] * 0.7, 150, 200))
+    again = described(image_files.resize(soft[1][:, ::-1] * 0.7, 150, 200))
     found = [(leak.test.name, leak.evidence) for leak in leaks.find_leaks([again], scenes)]
     assert found == [("1", "the same thumbnail, mirrored")]
     flat = described(np.full((100, 100, 3), 0.5))
@@ -113,9 +114,11 @@ def test_the_29_known_leaks_and_none_of_the_look_alikes(shared_data):
         expected = {row["file"]: row for row in csv.DictReader(file)}
     wanted = {Path(row["matches"]) for row in expected.values() if row["matches"]}
     folder = shared_data / "collection"
-    strangers = [p for name in ("roadscene", "yard") for p in images.list_images(folder / f"test/{name}/clean")[::4]]
-    test = [leaks.scene(p, images.load_image_u8(p)) for p in [*(folder / p for p in sorted(wanted)), *strangers]]
-    train = (leaks.scene(p, images.load_image_u8(p)) for p in images.list_images(shared_data / "leaks/clean"))
+    strangers = [
+        p for name in ("roadscene", "yard") for p in image_files.list_images(folder / f"test/{name}/clean")[::8]
+    ]
+    test = [leaks.scene(p, image_files.load_image_u8(p)) for p in [*(folder / p for p in sorted(wanted)), *strangers]]
+    train = (leaks.scene(p, image_files.load_image_u8(p)) for p in image_files.list_images(shared_data / "leaks/clean"))
     found = list(leaks.find_leaks(train, test))
     assert {leak.train.name for leak in found} == {n for n, row in expected.items() if row["same_scene"] == "yes"}
     named = {(leak.train.name, str(leak.test.relative_to(folder))) for leak in found}

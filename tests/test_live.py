@@ -8,7 +8,9 @@ import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
-from ttlkit import images, live
+from ttlkit.data import image_files
+from ttlkit.gap import explorer
+from ttlkit.lesson import live
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -18,7 +20,7 @@ def picture(height=12, width=20):
     return RNG.random((height, width, 3), dtype=np.float32)
 
 
-# ---- figures
+# ---- slider and upload
 
 
 def test_split_view_puts_before_left_and_after_right():
@@ -32,7 +34,7 @@ def test_split_view_puts_before_left_and_after_right():
 
 
 def decoded(png: bytes) -> np.ndarray:
-    return images.to_u8(live.decode_upload("view.png", png))
+    return image_files.to_u8(live.decode_upload("view.png", png))
 
 
 def test_slider_moves_the_divider():
@@ -41,9 +43,9 @@ def test_slider_moves_the_divider():
     assert slider.description and "before" in note.value
     np.testing.assert_array_equal(decoded(image.value), live.split_view(before, after, 0.5))
     slider.value = 1.0
-    np.testing.assert_array_equal(decoded(image.value), images.to_u8(before))
+    np.testing.assert_array_equal(decoded(image.value), image_files.to_u8(before))
     slider.value = 0.0
-    np.testing.assert_array_equal(decoded(image.value), images.to_u8(after))
+    np.testing.assert_array_equal(decoded(image.value), image_files.to_u8(after))
 
 
 def test_slider_scales_a_large_picture_down_for_the_view():
@@ -59,9 +61,9 @@ def test_upload_is_read_in_both_shapes():
 
 
 def test_broken_upload_names_the_file_and_no_path():
-    whole = live.png_bytes(images.to_u8(picture(64, 64)))
+    whole = live.png_bytes(image_files.to_u8(picture(64, 64)))
     for data in (b"", b"no picture", whole[: len(whole) // 2]):
-        with pytest.raises(images.ImageError, match=r"^holiday\.png: ") as caught:
+        with pytest.raises(image_files.ImageError, match=r"^holiday\.png: ") as caught:
             live.decode_upload("holiday.png", data)
         assert "/" not in str(caught.value).replace("holiday.png", "")
 
@@ -74,7 +76,7 @@ def upload(box, name: str, data: bytes):
 
 
 def test_upload_box_shows_the_restored_picture_or_says_what_is_wrong():
-    rainy_u8 = images.to_u8(picture())
+    rainy_u8 = image_files.to_u8(picture())
     box = live.upload_box(lambda image: 1 - image)
     chooser, message, result = box.children
     assert chooser.description
@@ -105,7 +107,7 @@ def execute(*sources: str):
 def test_live_plot_leaves_one_picture_and_a_figure_shows_without_magic():
     notebook = execute(
         "import time\n"
-        "from ttlkit.live import LivePlot; from ttlkit.show import plot_history\n"
+        "from ttlkit.lesson.live import LivePlot; from ttlkit.lesson.figures import plot_history\n"
         "with LivePlot(title='student', every=0.05) as plot:\n"
         "    for step in range(1, 31):\n"
         "        plot({'step': step, 'steps': 30, 'loss': 1 / step, 'seconds_left': 30.0 - step})\n"
@@ -142,7 +144,7 @@ def test_live_plot_waits_between_drawings_and_ends_with_the_last_row(monkeypatch
             plot({"step": step, "steps": 100, "loss": 1.0, "seconds_left": 200 - 2.0 * step})
     plot.close()  # nothing more to draw
     assert len(drawn) in (5, 6)  # ten seconds, one drawing every two, one at the end
-    assert drawn[0].get_suptitle() == "step 1/100, 3 min 18 s left"
+    assert drawn[0].get_suptitle() == "step 1/100, 03:18 left"
     assert drawn[-1].get_suptitle() == "step 100/100"
     assert drawn[-1].get_axes()[0].lines[0].get_xdata()[-1] == 100
     assert drawn[-1] is not drawn[-2] and drawn[-2].get_suptitle() != "step 100/100"
@@ -167,25 +169,13 @@ def test_live_plot_is_silent_outside_a_notebook(capsys):
     assert capsys.readouterr() == ("", "") and plot._handle is None
 
 
-def test_duration_in_words():
-    assert [live.duration(s) for s in (4.4, 59.6, 200, 7500)] == [
-        "4 s",
-        "1 min 00 s",
-        "3 min 20 s",
-        "2 h 05 min",
-    ]
-
-
-# ---- formulas and report
-
-
 # ---- rain explorer
 
 
 def test_rain_explorer_follows_its_sliders():
-    from ttlkit import scenes
+    from ttlkit.rain import scenes
 
-    box = live.rain_explorer(scenes.dead_leaves(0, 96, 128), ["streak_direction", "streak_density"])
+    box = explorer.rain_explorer(scenes.dead_leaves(0, 96, 128), ["streak_direction", "streak_density"])
     image, row = box.children
     sliders, numbers = row.children
     before, told = image.value, numbers.value

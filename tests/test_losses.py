@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttlkit import losses, metrics
+from ttlkit.evaluate import metrics
+from ttlkit.method import losses
 
 ALL = [losses.charbonnier, losses.negative_ssim, losses.restoration, losses.feature_distance]
 

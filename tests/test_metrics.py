@@ -9,7 +9,8 @@ import torch
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from ttlkit import images, metrics
+from ttlkit.data import image_files, tensors
+from ttlkit.evaluate import metrics
 
 
 def _pair(seed=0, batch=2, height=40, width=33, noise=0.1):
@@ -125,7 +126,7 @@ def test_masked_change_separates_streaks_from_the_rest():
     mask[0, 0, :2] = 1  # the second image has no streak
     restored = rainy - mask * 20 / 255
     restored[1, 0] += 6 / 255  # one channel of three
-    inside, outside = metrics.masked_change(restored, rainy, mask)
+    inside, outside = metrics.masked_change(restored, rainy, mask).values()
     assert inside[0] == pytest.approx(20, abs=1e-4)
     assert outside.tolist() == pytest.approx([0, 2], abs=1e-4)
     assert inside[1].isnan()
@@ -190,8 +191,8 @@ def test_rain100l_input_scores_as_published(shared_data):
     """The untouched input of Rain100L is 25.52 dB on RGB and 26.90 dB on Y (shared/data/README.md)."""
     folder = shared_data / "collection" / "test" / "rain100l"
     rgb, luma = [], []
-    for path in images.list_images(folder / "rainy"):
-        rainy, clean = (images.to_tensor(images.load_image(p)) for p in (path, folder / "clean" / path.name))
+    for path in image_files.list_images(folder / "rainy"):
+        rainy, clean = (tensors.to_tensor(image_files.load_image(p)) for p in (path, folder / "clean" / path.name))
         rgb.append(metrics.psnr(rainy, clean).item())
         luma.append(metrics.psnr(rainy, clean, channel="y").item())
     assert len(rgb) == 100

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
-from ttlkit import images, metrics, models
-from ttlkit.models import Distiller, Recogniser, Restorer, UNet, WeightsError
+from ttlkit.data import image_files, tensors
+from ttlkit.evaluate import baselines, metrics
+from ttlkit.method import networks, weights
+from ttlkit.method.networks import Distiller, Recogniser, Restorer, UNet
+from ttlkit.method.weights import WeightsError
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 7), (33, 18)])
@@ -38,37 +41,37 @@ def test_radius_bounds_what_an_output_pixel_sees():
 def test_weights_survive_the_disk(tmp_path):
     for model in (Restorer(8), Recogniser(8)):
         model = model.to(memory_format=torch.channels_last)  # safetensors refuses such tensors as they are
-        path = models.save_weights(model, tmp_path / "a.safetensors", task="x")
-        again = models.load_weights(path)
+        path = weights.save_weights(model, tmp_path / "a.safetensors", task="x")
+        again = weights.load_weights(path)
         assert type(again) is type(model)
-        assert models.checksum(again) == models.checksum(model)
+        assert weights.checksum(again) == weights.checksum(model)
 
 
 def test_equal_weights_give_equal_files(tmp_path):
     """Stages are compared by the hash of their weights' files."""
     model = Restorer(8)
-    files = {models.save_weights(model, tmp_path / f"{i}", task="x", pairs="3").read_bytes() for i in range(8)}
+    files = {weights.save_weights(model, tmp_path / f"{i}", task="x", pairs="3").read_bytes() for i in range(8)}
     assert len(files) == 1
 
 
 def test_bad_weights_give_one_line(tmp_path):
     with pytest.raises(WeightsError, match=r"no such weights.*make reproduce"):
-        models.load_weights(tmp_path / "none.safetensors")
+        weights.load_weights(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"not weights")
     with pytest.raises(WeightsError, match=r"bad.safetensors.*train again"):
-        models.load_weights(tmp_path / "bad.safetensors")
+        weights.load_weights(tmp_path / "bad.safetensors")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
     with pytest.raises(WeightsError, match=r"bad.pth.*PReNet"):
-        models.load_prenet(tmp_path / "bad.pth")
+        baselines.load_prenet(tmp_path / "bad.pth")
 
 
 def test_transfer_copies_what_there_is():
     recogniser, teacher = Recogniser(8), Restorer(8)
-    from_recogniser = models.transfer(recogniser, Restorer(8))
-    assert models.checksum(from_recogniser.backbone) == models.checksum(recogniser.backbone)
-    assert models.checksum(models.transfer(teacher, Restorer(8))) == models.checksum(teacher)
+    from_recogniser = weights.transfer(recogniser, Restorer(8))
+    assert weights.checksum(from_recogniser.backbone) == weights.checksum(recogniser.backbone)
+    assert weights.checksum(weights.transfer(teacher, Restorer(8))) == weights.checksum(teacher)
     with pytest.raises(WeightsError, match="width 16"):
-        models.transfer(Restorer(16), Restorer(8))
+        weights.transfer(Restorer(16), Restorer(8))
 
 
 def test_distiller_speaks_every_teachers_width():
@@ -82,19 +85,19 @@ def test_flops_of_a_known_network():
     class Convolution(torch.nn.Conv2d):
         pass
 
-    assert models.count_flops(Convolution(3, 5, 3, padding=1), 8, 8) == 2 * 3 * 5 * 9 * 64
+    assert networks.count_flops(Convolution(3, 5, 3, padding=1), 8, 8) == 2 * 3 * 5 * 9 * 64
 
 
 def test_prenet_is_the_published_network():
-    assert models.count_parameters(models.PReNet()) == 168_963
+    assert networks.count_parameters(baselines.PReNet()) == 168_963
 
 
 def test_prenet_reaches_its_published_quality(shared_data):
-    model = models.load_prenet(shared_data / "peers/prenet-rain100l.pth")
+    model = baselines.load_prenet(shared_data / "peers/prenet-rain100l.pth")
     found = []
     for name in ("002", "060"):
         rainy, clean = (
-            images.to_tensor(images.load_image(shared_data / f"collection/test/rain100l/{side}/{name}.png"))
+            tensors.to_tensor(image_files.load_image(shared_data / f"collection/test/rain100l/{side}/{name}.png"))
             for side in ("rainy", "clean")
         )
         with torch.inference_mode():
@@ -104,12 +107,12 @@ def test_prenet_reaches_its_published_quality(shared_data):
 
 def test_blending_goes_back_towards_the_start():
     torch.manual_seed(0)
-    start, tuned = models.Restorer(8), models.Restorer(8)
+    start, tuned = networks.Restorer(8), networks.Restorer(8)
     before = {name: weight.clone() for name, weight in tuned.state_dict().items()}
     for share in (0.0, 0.25, 1.0):
         tuned.load_state_dict(before)
-        models.blend(tuned, start.state_dict(), share)
+        weights.blend(tuned, start.state_dict(), share)
         for name, weight in tuned.state_dict().items():
             torch.testing.assert_close(weight, (1 - share) * before[name] + share * start.state_dict()[name])
-    with pytest.raises(models.WeightsError, match=r"share = 1.5"):
-        models.blend(tuned, start.state_dict(), 1.5)
+    with pytest.raises(weights.WeightsError, match=r"share = 1.5"):
+        weights.blend(tuned, start.state_dict(), 1.5)

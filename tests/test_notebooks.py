@@ -13,9 +13,10 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import environment, reproduce
 from jupyter_client.channels import HBChannel
 
-from ttlkit import config, pipeline, stages
+from ttlkit.runs import pipeline, settings, stages
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -31,7 +32,7 @@ def notebook(request):
 
 
 def test_every_stage_has_its_notebook():
-    assert {p.stem for p in NOTEBOOKS} == set(config.STAGES)
+    assert {p.stem for p in NOTEBOOKS} == set(settings.STAGES)
 
 
 def test_stored_clean(notebook):
@@ -71,10 +72,10 @@ def test_parameters_are_flat_literals_with_help_and_match_the_settings(notebook)
     assert names == list(dict.fromkeys(names))
     scope: dict = {}
     exec(source, scope)  # noqa: S102 - our own cell, literals only
-    kind = config.STAGES[notebook.stem]
-    settings = config.resolve(kind, {name: scope[name] for name in names})
+    kind = settings.STAGES[notebook.stem]
+    settings = settings.resolve(kind, {name: scope[name] for name in names})
     assert set(names) == set(vars(settings))
-    assert settings == config.resolve(kind, {})  # the cell's defaults are the library's
+    assert settings == settings.resolve(kind, {})  # the cell's defaults are the library's
 
 
 def test_no_class_and_no_long_function(notebook):
@@ -93,32 +94,12 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 # ---- the chain itself, as a user runs it ----------------------------------------------------------------------
 
 
-def environment(home):
-    return {**os.environ, "TTLKIT_HOME": str(home), "PYTHONPATH": str(REPO)}
-
-
-def reproduce(home, *arguments, **kwargs):
-    command = [sys.executable, "-m", "ttlkit.cli", "reproduce", "--profile", "smoke", *arguments]
-    options = {"env": environment(home), "cwd": home, "text": True, "stdout": subprocess.PIPE}
-    return subprocess.Popen(command, stderr=subprocess.STDOUT, **options, **kwargs)
-
-
 def results(home, run="smoke"):
     found = {}
     for done in sorted((home / "outputs" / run).glob("*/DONE.json")):
         value = json.loads(done.read_text())
         found[value["stage"]] = (value["results"], value["files"])
     return found
-
-
-@pytest.fixture(scope="module")
-def chain(tmp_path_factory):
-    """The smoke chain, once, undisturbed: (home, what it printed)."""
-    home = tmp_path_factory.mktemp("whole")
-    process = reproduce(home)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
-    return home, printed
 
 
 def test_the_chain_makes_what_it_promises(chain):
@@ -180,7 +161,7 @@ def test_killed_anywhere_it_goes_on_and_gives_the_same_numbers(chain, tmp_path):
 
 
 def test_derain_takes_the_student_of_a_run(chain, tmp_path):
-    from ttlkit import images
+    from ttlkit.data import image_files
 
     home, _ = chain
     source = home / "datasets/pocket-8/test/scenes/rainy"
@@ -188,7 +169,9 @@ def test_derain_takes_the_student_of_a_run(chain, tmp_path):
     command += ["--run", "smoke"]
     done = subprocess.run(command, env=environment(home), capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert [p.name for p in images.list_images(tmp_path / "out")] == [p.name for p in images.list_images(source)]
+    assert [p.name for p in image_files.list_images(tmp_path / "out")] == [
+        p.name for p in image_files.list_images(source)
+    ]
     assert "04_fine_tuning-student" in done.stdout
 
 
@@ -212,10 +195,10 @@ def test_plain_papermill_runs_one_stage(chain, tmp_path):
 
 
 def test_a_training_outside_of_the_notebook_is_taken_over(chain, tmp_path):
-    """`python -m ttlkit.train` gives the bits that the notebook gives, and the notebook does not train again."""
+    """`python -m ttlkit.runs.worker` gives the bits that the notebook gives, and the notebook does not train again."""
     home, _ = chain
     stage, options = "02_teacher_pretraining-deblur", {"env": environment(home), "capture_output": True, "text": True}
-    command = [sys.executable, "-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke"]
+    command = [sys.executable, "-m", "ttlkit.runs.worker", "02_teacher_pretraining", "--profile", "smoke"]
     command += ["--task", "deblur", "--run", "outside"]
     done = subprocess.run(command, cwd=tmp_path, timeout=100, **options)
     assert done.returncode == 0, done.stderr

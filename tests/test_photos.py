@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms
 
-from ttlkit import images, photos
+from ttlkit.data import image_files, photos
 
 
 def noise(*shape, dtype=np.uint16):
@@ -24,7 +24,7 @@ def test_sixteen_bits_of_colour_come_back_bit_by_bit(tmp_path, name, channels):
     again = photos.load_photo(tmp_path / name)
     assert again.pixels.dtype == np.uint16 and np.array_equal(again.pixels, values[..., :3])
     assert (again.alpha is None) == (alpha is None) and (alpha is None or np.array_equal(again.alpha, alpha))
-    assert images.describe(tmp_path / name).bits == 16
+    assert image_files.describe(tmp_path / name).bits == 16
 
 
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": True}])
@@ -78,8 +78,8 @@ def test_alpha_is_laid_over_white_where_the_format_has_none(tmp_path):
     values = noise(20, 30, 4, dtype=np.uint8)
     Image.fromarray(values).save(tmp_path / "in.png")
     photos.save_photo(tmp_path / "a.bmp", photos.load_photo(tmp_path / "in.png"))
-    expected = images.load_image_u8(tmp_path / "in.png").astype(int)
-    assert np.abs(images.load_image_u8(tmp_path / "a.bmp") - expected).max() <= 1
+    expected = image_files.load_image_u8(tmp_path / "in.png").astype(int)
+    assert np.abs(image_files.load_image_u8(tmp_path / "a.bmp") - expected).max() <= 1
 
 
 def test_a_transparent_colour_of_a_palette_becomes_alpha(tmp_path):
@@ -124,5 +124,5 @@ def test_a_profile_for_other_colours_is_left_out(tmp_path):
 def test_a_truncated_file_is_named(tmp_path):
     photos.save_photo(tmp_path / "a.png", photos.Photo(noise(50, 50, 3)))
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
-    with pytest.raises(images.ImageError, match=r"a\.png: unreadable"):
+    with pytest.raises(image_files.ImageError, match=r"a\.png: unreadable"):
         photos.load_photo(tmp_path / "a.png")

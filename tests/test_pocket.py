@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ttlkit import images, pocket, rain
+from ttlkit import rain
+from ttlkit.data import image_files, pocket
 
 REPO = Path(__file__).resolve().parents[1]
 SCENES = 3
@@ -28,7 +29,7 @@ def digest(root, read):
 
 
 def pixels(path):
-    return images.load_image_u8(path).tobytes() if path.suffix in (".png", ".jpg") else b""
+    return image_files.load_image_u8(path).tobytes() if path.suffix in (".png", ".jpg") else b""
 
 
 @pytest.fixture(scope="module")
@@ -58,18 +59,20 @@ def test_it_says_that_its_real_rain_is_simulated_and_how_it_was_tuned(built):
 
 def test_pairs_are_the_stated_rain_and_what_it_fell_on(built):
     for i in range(SCENES):
-        clean = images.load_image_u8(built / f"synthetic/photoshop/clean/{i:03d}.png") / 255
-        again = images.to_u8(rain.photoshop(clean, i).rainy)
-        assert np.array_equal(images.load_image_u8(built / f"synthetic/photoshop/rainy/{i:03d}.png"), again)
-    scene = images.load_image_u8(built / "test/photoshop/clean/001.png") / 255
+        clean = image_files.load_image_u8(built / f"synthetic/photoshop/clean/{i:03d}.png") / 255
+        again = image_files.to_u8(rain.photoshop(clean, i).rainy)
+        assert np.array_equal(image_files.load_image_u8(built / f"synthetic/photoshop/rainy/{i:03d}.png"), again)
+    scene = image_files.load_image_u8(built / "test/photoshop/clean/001.png") / 255
     drops = rain.physical(scene, 10_001)
     for side, picture in (("rainy", drops.rainy), ("clean", drops.background)):  # the veil is not the streaks' doing
-        assert np.array_equal(images.load_image_u8(built / f"test/physical/{side}/001.png"), images.to_u8(picture))
+        assert np.array_equal(
+            image_files.load_image_u8(built / f"test/physical/{side}/001.png"), image_files.to_u8(picture)
+        )
 
 
 def test_masks_show_streaks(built):
     for i in range(2):
-        mask = images.load_image_u8(built / f"test/masked/mask/{i:03d}.png")
+        mask = image_files.load_image_u8(built / f"test/masked/mask/{i:03d}.png")
         assert set(np.unique(mask)) == {0, 255} and 0.0005 < (mask > 0).mean() < 0.4
 
 
@@ -83,7 +86,7 @@ def test_a_scene_is_float64_in_steps_of_a_grey_level():
     for i in range(4):
         scene = pocket.scene(i, pocket.PHOTOGRAPHS, 40, 50)
         assert scene.shape == (40, 50, 3) and scene.dtype == np.float64
-        assert np.array_equal(images.to_u8(scene) / 255, scene)
+        assert np.array_equal(image_files.to_u8(scene) / 255, scene)
 
 
 def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
@@ -127,7 +130,7 @@ def test_pixels_and_bytes_are_the_known_ones(built):
 BUILD = """
 import sys, numpy as np
 from pathlib import Path
-from ttlkit import pocket
+from ttlkit.data import pocket
 features = np._core._multiarray_umath.__cpu_features__
 assert not any(features[name] for name in sys.argv[3:]), "still enabled"
 pocket.build(Path(sys.argv[1]), int(sys.argv[2]))

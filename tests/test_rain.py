@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
 
-from ttlkit import features, rain, scenes, stats
-from ttlkit.images import to_grey
+from ttlkit import rain
+from ttlkit.data.image_files import to_grey
+from ttlkit.gap import features, stats
+from ttlkit.rain import lines, scenes, simulated
+from ttlkit.rain.lines import draw_lines
+from ttlkit.words import SettingsError
 
 RENDERERS = [rain.photoshop, rain.physical]
 TABLES = {rain.photoshop: rain.PHOTOSHOP, rain.physical: rain.PHYSICAL}
@@ -170,14 +174,14 @@ def test_what_is_given_is_used_and_changes_no_other_parameter(render):
 @pytest.mark.parametrize("render", RENDERERS)
 def test_bad_knobs_are_refused_by_name(render):
     clean = random_image(8, 8)
-    with pytest.raises(rain.RainError, match="unknown parameter 'angel_deg'; did you mean 'angle_deg'"):
+    with pytest.raises(SettingsError, match="unknown parameter: 'angel_deg'; did you mean 'angle_deg'"):
         render(clean, 0, angel_deg=3)
     for value in (-500, 500, math.nan, math.inf, "3", None):
-        with pytest.raises(rain.RainError, match="angle_deg = .*: must be a number from -[89]0 to [89]0 degrees"):
+        with pytest.raises(SettingsError, match="angle_deg = .*: must be a number from -[89]0 to [89]0 degrees"):
             render(clean, 0, angle_deg=value)
     for name, knob in TABLES[render].items():
         if knob.scale == "log":
-            with pytest.raises(rain.RainError, match=name):
+            with pytest.raises(SettingsError, match=name):
                 render(clean, 0, **{name: -1})
         for value in (knob.least, min(knob.most, 1e4)):  # the ends themselves are possible
             assert_rain(render(clean, 0, **{name: value}), clean)
@@ -237,12 +241,12 @@ def run_length(streaks):
 
 @pytest.mark.parametrize("diameter, measured", [(1, 4.03), (2, 6.49), (3, 8.06), (4, 8.83), (5, 9.09)])
 def test_fall_speeds_are_those_of_gunn_and_kinzer(diameter, measured):
-    assert rain.fall_speed(diameter) == pytest.approx(measured, rel=0.02)
+    assert simulated.fall_speed(diameter) == pytest.approx(measured, rel=0.02)
 
 
 def test_fall_speed_by_hand():
-    assert rain.fall_speed(2.0) == pytest.approx(9.65 - 10.3 * math.exp(-1.2))
-    assert rain.fall_speed(0.0) == 0 and np.all(np.diff(rain.fall_speed(np.linspace(0.2, 6, 50))) > 0)
+    assert simulated.fall_speed(2.0) == pytest.approx(9.65 - 10.3 * math.exp(-1.2))
+    assert simulated.fall_speed(0.0) == 0 and np.all(np.diff(simulated.fall_speed(np.linspace(0.2, 6, 50))) > 0)
 
 
 @pytest.mark.parametrize("rate", [1, 10, 100])
@@ -250,45 +254,45 @@ def test_marshall_and_palmers_drops(rate):
     slope = 4.1 * rate**-0.21
     for low, high in ((0, math.inf), (1, 2), (2.5, 6)):
         by_hand = quad(lambda d: 8000 * math.exp(-slope * d), low, high)[0]
-        assert rain.drops_per_m3(rate, low, high) == pytest.approx(by_hand, rel=1e-6)
+        assert simulated.drops_per_m3(rate, low, high) == pytest.approx(by_hand, rel=1e-6)
 
 
 @pytest.mark.parametrize("rate", [2, 10, 50])
 def test_drops_and_their_speed_carry_the_rain_rate(rate):
     # The water that falls through a square metre in an hour: pi/6 D^3 v(D) N(D) dD, in mm. Nothing was fitted to it.
     def flux(d):
-        return math.pi / 6 * d**3 * rain.fall_speed(d) * 8000 * math.exp(-4.1 * rate**-0.21 * d)
+        return math.pi / 6 * d**3 * simulated.fall_speed(d) * 8000 * math.exp(-4.1 * rate**-0.21 * d)
 
     assert quad(flux, 0.1, 8)[0] * 3600 * 1e-6 == pytest.approx(rate, rel=0.2)
 
 
 def test_as_many_drops_are_drawn_as_the_volume_holds():
     shape, focal, near, rate = (320, 480), 576.0, 0.5, 30.0
-    drawn = [rain._drops(np.random.default_rng(seed), shape, focal, near, rate) for seed in range(40)]
+    drawn = [simulated.drops(np.random.default_rng(seed), shape, focal, near, rate) for seed in range(40)]
     y, x, depth, diameter = np.concatenate(drawn, axis=1)[:4]
     assert depth.min() >= near and depth.max() <= 2 * near and diameter.min() >= 0.8 and diameter.max() <= 6
     seen = (y >= 0) & (y < 320) & (x >= 0) & (x < 480)
     frustum = 320 * 480 / focal**2 * ((2 * near) ** 3 - near**3) / 3  # m^3 that the camera sees at this distance
-    assert seen.sum() / 40 == pytest.approx(frustum * rain.drops_per_m3(rate, 0.8), rel=0.05)
+    assert seen.sum() / 40 == pytest.approx(frustum * simulated.drops_per_m3(rate, 0.8), rel=0.05)
     big = seen & (diameter > 2)
-    assert big.sum() / 40 == pytest.approx(frustum * rain.drops_per_m3(rate, 2), rel=0.1)
+    assert big.sum() / 40 == pytest.approx(frustum * simulated.drops_per_m3(rate, 2), rel=0.1)
     assert np.mean(depth < 1.5 * near) == pytest.approx((1.5**3 - 1) / 7, abs=0.02)
 
 
 def test_a_single_drops_streak():
     # 2 mm, 5 m away, 1/100 s, 1000 px: v = 6.548 m/s, so 13.1 px long, 0.4 px wide; it hides 2 mm / 65 mm.
-    length, width, opacity = rain.streak_shape(2.0, 5.0, 0.01, 1000.0)
+    length, width, opacity = simulated.streak_shape(2.0, 5.0, 0.01, 1000.0)
     speed = 9.65 - 10.3 * math.exp(-1.2)
     assert length == pytest.approx(speed * 0.01 * 1000 / 5)
     assert width == pytest.approx(0.4)
     assert opacity == pytest.approx(0.002 / (speed * 0.01))
-    assert rain.streak_shape(2.0, 5.0, 1e-5, 1000.0)[2] == 1  # the drop hardly moves: it hides all behind it
+    assert simulated.streak_shape(2.0, 5.0, 1e-5, 1000.0)[2] == 1  # the drop hardly moves: it hides all behind it
 
 
 def test_a_line_is_drawn_as_long_and_as_heavy_as_told():
     for length, tilt in ((30.0, 0.0), (30.0, 25.0), (61.5, -40.0)):
         line = [np.array([v]) for v in (60.2, 70.7, length, np.deg2rad(tilt), 0.25)]
-        drawn = rain._draw_lines((128, 144), line, 1.0)
+        drawn = draw_lines((128, 144), line, 1.0)
         assert drawn.sum() == pytest.approx(0.25 * length * (1 - 1 / 6), rel=0.03)  # a sixth at each end fades
         y, x = np.nonzero(drawn > 0.25 * 0.02)
         assert np.hypot(np.ptp(y), np.ptp(x)) == pytest.approx(length, abs=2.5)
@@ -296,25 +300,29 @@ def test_a_line_is_drawn_as_long_and_as_heavy_as_told():
         assert np.average(np.indices(drawn.shape)[1], weights=drawn) == pytest.approx(70.7, abs=0.02)
 
 
-def test_a_very_large_number_of_lines_is_drawn_in_parts():
+def test_a_very_large_number_of_lines_is_drawn_in_parts(monkeypatch):
     rng = np.random.default_rng(0)
-    lines = np.stack([rng.uniform(0, 50, 9), rng.uniform(0, 40, 9), np.full(9, 5e5), np.zeros(9), np.ones(9)])
+    many = np.stack([rng.uniform(0, 50, 9), rng.uniform(0, 40, 9), np.full(9, 5e3), np.zeros(9), np.ones(9)])
     ripple = rng.uniform(0, 1, (5, 9))
-    one_by_one = sum(rain._draw_lines((50, 40), lines[:, [i]], 1.0, ripple[:, [i]]) for i in range(9))
-    np.testing.assert_allclose(rain._draw_lines((50, 40), lines, 1.0, ripple), one_by_one, rtol=1e-9)
+    one_by_one = sum(draw_lines((50, 40), many[:, [i]], 1.0, ripple[:, [i]]) for i in range(9))
+    parts = []
+    monkeypatch.setattr(lines, "MOST_SAMPLES", 12_000)  # two of them at a time
+    monkeypatch.setattr(lines, "draw_lines", lambda *args: parts.append(args) or draw_lines(*args))
+    np.testing.assert_allclose(draw_lines((50, 40), many, 1.0, ripple), one_by_one, rtol=1e-9)
+    assert len(parts) == 8 and max(part[1].shape[1] for part in parts) == 5
 
 
 def test_oscillations_are_those_of_rayleigh():
     # A drop of 2 mm: sqrt(8 x 0.0728 / (1000 x 0.001^3)) = 763 rad/s = 121 Hz; the pear mode is sqrt(30 / 8) as fast.
-    assert rain.oscillation_hz(2.0, 2) == pytest.approx(121.5, abs=0.2)
-    assert rain.oscillation_hz(2.0, 3) / rain.oscillation_hz(2.0, 2) == pytest.approx(math.sqrt(30 / 8))
-    assert rain.oscillation_hz(4.0, 2) == pytest.approx(rain.oscillation_hz(2.0, 2) / 8**0.5)
+    assert simulated.oscillation_hz(2.0, 2) == pytest.approx(121.5, abs=0.2)
+    assert simulated.oscillation_hz(2.0, 3) / simulated.oscillation_hz(2.0, 2) == pytest.approx(math.sqrt(30 / 8))
+    assert simulated.oscillation_hz(4.0, 2) == pytest.approx(simulated.oscillation_hz(2.0, 2) / 8**0.5)
 
 
 def test_oscillating_drops_make_waves_along_a_streak():
     line = [np.array([v]) for v in (100.0, 20.0, 180.0, 0.0, 1.0)]
     ripple = np.array([[0.6], [5.0], [0.0], [0.3], [0.0]])  # five turns of the first wave; the second stands still
-    still, waving = (rain._draw_lines((200, 40), line, 1.0, r)[30:170, 20] for r in (None, ripple))
+    still, waving = (draw_lines((200, 40), line, 1.0, r)[30:170, 20] for r in (None, ripple))
     wave = waving / still - 1
     power = np.abs(np.fft.rfft(wave - wave.mean(), 1800))
     assert 1800 / np.argmax(power) == pytest.approx(180 / 5, rel=0.1)
@@ -323,7 +331,7 @@ def test_oscillating_drops_make_waves_along_a_streak():
 
 def test_extinction_of_a_hundred_millimetres_an_hour():
     # 1.076 x 100^0.67 = 23.5 dB/km: after a kilometre 10^-2.35 of the light is left (ITU-R P.1814).
-    assert math.exp(-1000 * rain.extinction_per_m(100)) == pytest.approx(10**-2.354, rel=0.01)
+    assert math.exp(-1000 * simulated.extinction_per_m(100)) == pytest.approx(10**-2.354, rel=0.01)
 
 
 # ---- the physical picture ------------------------------------------------------------------------------------
@@ -349,7 +357,7 @@ def test_exposure_lengthens_and_dims_streaks():
 def layer(exposure=1 / 400, focal=1.25, seed=3, near=1.0):
     p = rain.physical(random_image(2, 2), 0, exposure_s=exposure, focal=focal, rate_mm_h=20, near_m=near).parameters
     p |= {"aperture_mm": 0, "focus_m": 4, "wobble": 0}
-    return rain._cover(np.random.default_rng(seed), (400, 400), p, np.float32)
+    return simulated.cover_by_drops(np.random.default_rng(seed), (400, 400), p, np.float32)
 
 
 def test_exposure_spreads_the_same_light_over_longer_streaks():
@@ -363,7 +371,8 @@ def test_defocus_widens_streaks_and_keeps_their_light():
     knobs = {"rate_mm_h": 20, "near_m": 0.5, "focus_m": 20, "focal": 1, "wobble": 0, "exposure_s": 0.01}
     p = rain.physical(random_image(2, 2), 0, **knobs).parameters
     sharp, soft = (
-        rain._cover(np.random.default_rng(1), (300, 300), p | {"aperture_mm": a}, np.float32) for a in (0.5, 8)
+        simulated.cover_by_drops(np.random.default_rng(1), (300, 300), p | {"aperture_mm": a}, np.float32)
+        for a in (0.5, 8)
     )
     assert soft.max() < 0.7 * sharp.max() and soft.sum() == pytest.approx(sharp.sum(), rel=0.05)
 
@@ -408,7 +417,7 @@ def test_overcast_takes_colour_and_leaves_luma():
         rain.physical(red, 0, rate_mm_h=0, **{**PLAIN, "overcast": share}).background for share in (0.0, 0.5)
     )
     assert features.saturation(features.Prepared(grey)) < 0.75 * features.saturation(features.Prepared(clear))
-    assert to_grey(grey**rain.GAMMA).mean() == pytest.approx(to_grey(clear**rain.GAMMA).mean(), rel=1e-3)
+    assert to_grey(grey**simulated.GAMMA).mean() == pytest.approx(to_grey(clear**simulated.GAMMA).mean(), rel=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -443,11 +452,11 @@ def test_rain_ranges_from_light_to_heavy(render):
 
 def test_simulated_rain_is_nearer_to_real_rain_than_drawn_rain(shared_data):
     """On the half of the real photographs that the ranges were not tuned on; few images, so that it is quick."""
-    from ttlkit import images
+    from ttlkit.data import image_files
 
     folder = shared_data / "collection/real"
-    real = [images.load_image(path) for path in images.list_images(folder / "rainy")[1::2][::6]]
-    clean = [_scaled(images.load_image(path)) for path in images.list_images(folder / "clean")[::8]]
+    real = [image_files.load_image(path) for path in image_files.list_images(folder / "rainy")[1::2][::6]]
+    clean = [_scaled(image_files.load_image(path)) for path in image_files.list_images(folder / "clean")[3::24]]
 
     def measured(pictures):  # what the camera and its files leave is not what is drawn
         return {name: v for name, v in features.measure(pictures).items() if name not in features.CAMERA}
@@ -458,10 +467,10 @@ def test_simulated_rain_is_nearer_to_real_rain_than_drawn_rain(shared_data):
 
 
 def _scaled(image, long_side=480):
-    from ttlkit import images
+    from ttlkit.data import image_files
 
     scale = long_side / max(image.shape)
-    return images.resize(image, round(image.shape[0] * scale), round(image.shape[1] * scale))
+    return image_files.resize(image, round(image.shape[0] * scale), round(image.shape[1] * scale))
 
 
 # ---- what the connected tasks use ----------------------------------------------------------------------------

@@ -1,36 +1,35 @@
-"""The report stands alone: formulas, pictures, anchors, no network."""
+"""The report stands alone: formulas, pictures, anchors, no network, and nothing foreign that runs."""
 
 import base64
+import importlib.util
+import json
 import re
+import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from ttlkit import live
-from ttlkit import report as report_module
-
-ROOT = Path(__file__).resolve().parents[1]
-RNG = np.random.default_rng(0)
+from ttlkit import files
+from ttlkit.lesson import live, report
 
 
 @pytest.mark.parametrize("tex", [r"\frac{1}{N}\sum_i x_i", r"\begin{aligned}a&=b\\c&=d\end{aligned}", "x < y"])
 def test_formula_becomes_mathml(tex):
-    done = report_module.mathml(tex, display=True)
+    done = report.mathml(tex, display=True)
     assert done.startswith("<math") and 'display="block"' in done and "\\" not in done
 
 
 @pytest.mark.parametrize("tex", [r"\frac{", r"\nosuchthing{x}", r"\text{<script>}", "a & b", ""])
 def test_formula_that_cannot_be_converted_is_shown_as_written(tex):
-    done = report_module.mathml(tex)
-    assert done == f"<code>{report_module.html.escape(tex)}</code>"
+    done = report.mathml(tex)
+    assert done == f"<code>{report.html.escape(tex)}</code>"
 
 
 def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
-    page = report_module.markdown_html(
+    page = report.markdown_html(
         "It costs $5 or `x$y$z` or $10 \\$3\n\n<b title='$q$'>bold</b>\n\n"
         "```\n$a$\n```\n\n    $indented$\n\n| a |\n|---|\n| $\\|x\\|$ |\n"
     )
@@ -40,15 +39,20 @@ def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
         "<code>x$y$z</code>",
         "or $10 $3",
         ">bold</b>",
-        'title="$q$"',
+        "title='$q$'",
         "$a$",
         "$indented$",
     ):
         assert kept in page
+    assert report.markdown_html("$x$ is 5").count("<math") == 1
+    assert report.markdown_html("\\begin{align}\na &= b\n\\end{align}\n\n$$\nc\n$$").count('display="block"') == 2
+
+
+LOADING = {"src", "srcset", "href", "xlink:href", "poster", "data", "action", "formaction", "background", "ping"}
 
 
 class Page(HTMLParser):
-    """Tags that stay open, ids, text, and every attribute that could load something."""
+    """Tags that stay open, ids, text, and every attribute that could load something; nothing may run."""
 
     VOID = {"meta", "img", "br", "hr", "input", "link"}
 
@@ -63,10 +67,14 @@ class Page(HTMLParser):
         self.close()
 
     def handle_starttag(self, tag, attrs):
+        assert tag not in {"script", "iframe", "object", "embed", "link", "base", "form", "svg", "frame", "template"}
+        if self.open[:2] == ["html", "body"]:
+            assert tag not in {"style", "meta", "title", "noscript", "textarea", "select", "plaintext", "xmp"}
         self.tags.append(tag)
         self.ids += [v for k, v in attrs if k == "id"]
-        self.targets += [v or "" for k, v in attrs if k in report_module._LOADING]
+        self.targets += [v or "" for k, v in attrs if k in LOADING]
         assert not [k for k, _ in attrs if k.startswith("on")]
+        assert not [v for k, v in attrs if k == "style" and ("url" in v or "position" in v)]
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -74,8 +82,13 @@ class Page(HTMLParser):
         assert tag in self.VOID or (self.open and self.open.pop() == tag), f"</{tag}> closes nothing"
 
     def handle_data(self, data):
-        if not self.open or self.open[-1] not in ("style", "script"):
+        if not self.open or self.open[-1] != "style":
             self.text += data
+
+    def handle_comment(self, data):
+        raise AssertionError(f"a comment: {data}")
+
+    unknown_decl = handle_pi = handle_comment
 
 
 PNG = live.png_bytes(np.zeros((2, 3, 3), np.uint8))
@@ -118,7 +131,7 @@ def executed_notebook() -> nbformat.NotebookNode:
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory):
+def page_text(tmp_path_factory):
     tmp_path = tmp_path_factory.mktemp("report")
     paths = [tmp_path / "a" / "notebook.ipynb", tmp_path / "b" / "two.ipynb"]
     notebook = executed_notebook()  # twice the same, as a stage that is run once a teacher
@@ -126,38 +139,39 @@ def report(tmp_path_factory):
         path.parent.mkdir()
         (path.parent / "dot.png").write_bytes(PNG)
         nbformat.write(notebook, path)
-    out = report_module.write_report(
-        paths, tmp_path / "out" / "report.html", "Run <7> & more", "Intro with $y$.\n\n## Details"
-    )
-    assert out == tmp_path / "out" / "report.html" and [p.name for p in out.parent.iterdir()] == ["report.html"]
+    out = tmp_path / "out" / "report.html"
+    notes = ["stage <4> came from *another* run"]
+    assert report.write_report(paths, out, "Run <7> & more", "Intro with $y$.\n\n## Details", notes) == out
+    assert [p.name for p in out.parent.iterdir()] == ["report.html"]
     return out.read_text(encoding="utf-8")
 
 
-def test_report_stands_alone(report):
-    page = Page(report)
-    assert page.open == [] and "script" not in page.tags and "iframe" not in page.tags
+def test_report_stands_alone(page_text):
+    page = Page(page_text)
+    assert page.open == []
     assert page.targets and all(t.startswith(("#", "data:image/")) for t in page.targets)
-    assert not re.search(r"(src|href)\s*=\s*['\"]?\s*(https?:)?//", report)
-    assert "@import" not in report and "url(http" not in report
-    assert "FloatSlider" not in report and "widget-state" not in report and "model_id" not in report
+    assert not re.search(r"(src|href)\s*=\s*['\"]?\s*(https?:)?//", page_text)
+    assert "@import" not in page_text and "url(http" not in page_text
+    assert "FloatSlider" not in page_text and "widget-state" not in page_text and "model_id" not in page_text
 
 
-def test_report_keeps_what_the_notebooks_say(report):
-    page = Page(report)
+def test_report_keeps_what_the_notebooks_say(page_text):
+    page = Page(page_text)
     embedded = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
     assert page.targets.count(embedded) == 6  # per notebook: output, local file, attachment
     assert page.tags.count("math") == 1 + 2 * 3  # intro; per notebook: title, output, sum
     assert page.text.count("a < b & <script>alert(1)</script>") == 2
     assert page.text.count("kept") == 2
     assert "badge (https://c.example/open)" in page.text
-    assert r"<code>\nosuchthing{x}</code>" in report
+    assert r"<code>\nosuchthing{x}</code>" in page_text
     assert "install_everything" not in page.text and "Parameters of this run" in page.text
     assert page.tags.count("details") == 4 and page.tags.count("h1") == 1
-    assert "Run <7> & more" in page.text
+    assert "Run <7> & more" in page.text and "stage <4> came from *another* run" in page.text
+    assert '<span class="nb">print</span>' in page_text  # code is coloured
 
 
-def test_report_anchors_are_unique_and_lead_somewhere(report):
-    page = Page(report)
+def test_report_anchors_are_unique_and_lead_somewhere(page_text):
+    page = Page(page_text)
     assert len(set(page.ids)) == len(page.ids)
     inside = [t[1:] for t in page.targets if t.startswith("#")]
     assert set(inside) <= set(page.ids)
@@ -168,9 +182,23 @@ def test_report_anchors_are_unique_and_lead_somewhere(report):
 def test_report_is_not_touched_when_a_notebook_is_broken(tmp_path):
     out = tmp_path / "report.html"
     out.write_text("old")
-    (tmp_path / "bad.ipynb").write_text("{ no json")
-    with pytest.raises(nbformat.reader.NotJSONError):
-        report_module.write_report([tmp_path / "bad.ipynb"], out, "x")
+    whole = nbformat.writes(executed_notebook())
+    for text in (
+        "{ no json",
+        "",
+        "[]",
+        "{}",
+        '{"cells": [{}], "nbformat": 4, "metadata": {}}',
+        whole[: len(whole) // 2],
+    ):
+        (tmp_path / "bad.ipynb").write_text(text)
+        with pytest.raises(
+            report.ReportError, match=r"bad\.ipynb: not a whole notebook .*run its stage again$"
+        ) as caught:
+            report.write_report([tmp_path / "bad.ipynb"], out, "x")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(report.ReportError, match="absent.ipynb"):
+        report.write_report([tmp_path / "absent.ipynb"], out, "x")
     assert out.read_text() == "old"
 
 
@@ -180,7 +208,175 @@ def test_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
 
     out = tmp_path / "report.html"
     out.write_text("old")
-    monkeypatch.setattr(report_module.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
-        report_module.write_report([], out, "x")
+        report.write_report([], out, "x")
     assert out.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_missing_packages_are_named_with_the_way_out(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nh3", None)
+    spec = importlib.util.spec_from_file_location("report_without_nh3", report.__file__)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(module.ReportError, match=r"needs the package nh3: pip install 'ttlkit\[report\]'"):
+        module.write_report([], tmp_path / "r.html", "x")
+
+
+# ---- outputs
+
+
+def output_page(tmp_path, *outputs, tags=()):
+    cell = new_code_cell("work()", outputs=list(outputs), metadata={"tags": list(tags)})
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "one.ipynb")
+    return Page(report.write_report([tmp_path / "one.ipynb"], tmp_path / "out.html", "x").read_text())
+
+
+def test_errors_are_seen_even_of_a_bootstrap_cell(tmp_path):
+    error = new_output("error", ename="ValueError", evalue="no", traceback=["\x1b[0;31mValueError\x1b[0m: <no> way"])
+    assert "ValueError: <no> way" in output_page(tmp_path, error, tags=["bootstrap"]).text
+
+
+def test_a_progress_bar_leaves_its_last_state_and_windows_line_ends_nothing(tmp_path):
+    bar = new_output("stream", name="stderr", text="first\r\n 0%|  \r 50%|# \r100%|##\nend")
+    text = output_page(tmp_path, bar).text
+    assert "first" in text and "100%|##\nend" in text and "50%" not in text
+
+
+def test_outputs_show_their_best_form(tmp_path):
+    svg = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"
+    page = output_page(
+        tmp_path,
+        new_output("display_data", {"text/html": "<i>html</i>", "text/markdown": "no", "text/plain": "no"}),
+        new_output("display_data", {"text/markdown": "**marked** $x$", "text/plain": "no"}),
+        new_output("display_data", {"image/svg+xml": svg, "text/plain": "no"}),
+        new_output("display_data", {"text/plain": "plain <b>"}),
+        new_output("display_data", {"application/javascript": "alert(1)", "text/plain": "no"}),
+        new_output("display_data", {"application/x-odd": "no"}),
+    )
+    assert "html" in page.text and "marked" in page.text and "plain <b>" in page.text and "no" not in page.text
+    assert page.tags.count("math") == 1 and "strong" in page.tags
+    assert f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}" in page.targets
+
+
+# ---- stages that were run by hand
+
+
+def by_hand(folder, **results):
+    (folder / "figures").mkdir(parents=True)
+    (folder / "figures" / "a b$.png").write_bytes(PNG)
+    (folder / "table.txt").write_text("psnr\n| model | rain |\n| --- | ---: |\n| input | 20.0 ± 1 |\n")
+    files.write_json(folder / "DONE.json", {"stage": folder.name, "results": results})
+    return folder
+
+
+def test_a_stage_run_by_hand_is_a_section(tmp_path):
+    folder = by_hand(
+        tmp_path / "05_real_scene_evaluation", loss=0.12345, seeds=[0, 1], summary=[{"set": "yard", "psnr": 30.128}]
+    )
+    link = new_notebook(cells=[new_markdown_cell("# First\n\n[the table](05_real_scene_evaluation.ipynb)")])
+    nbformat.write(link, tmp_path / "first.ipynb")
+    text = report.write_report([tmp_path / "first.ipynb", folder], tmp_path / "out.html", "x").read_text()
+    page = Page(text)
+    assert (
+        "run by hand" in page.text and page.text.count("05_real_scene_evaluation") == 2
+    )  # in the list, and as heading
+    for shown in ("loss", "0.1235", "[0, 1]", "yard", "30.13", "20.0 ± 1"):
+        assert shown in page.text
+    assert page.targets.count("#nb2") == 2 and '<td style="text-align:right">20.0' in text
+    assert 'alt="a b$"' in text and sum(t.startswith("data:image/png") for t in page.targets) == 1
+    assert "run by hand" in report.section_of(folder)
+
+
+def test_a_folder_with_a_notebook_is_that_notebook_and_an_empty_one_is_named(tmp_path):
+    folder = by_hand(tmp_path / "01_gap_statistics")
+    nbformat.write(new_notebook(cells=[new_markdown_cell("# Gap")]), folder / "notebook.ipynb")
+    text = report.write_report([folder], tmp_path / "out.html", "x").read_text()
+    assert "Gap (01_gap_statistics)" in text and "by hand" not in text
+    for content in (None, "{ half"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        if content:
+            (tmp_path / "empty" / "DONE.json").write_text(content)
+        with pytest.raises(report.ReportError, match="empty: holds neither notebook.ipynb nor a whole DONE.json"):
+            report.write_report([tmp_path / "empty"], tmp_path / "out.html", "x")
+
+
+# ---- foreign text
+
+HOSTILE = {
+    "script": "<script>alert('PWNED')</script>",
+    "broken script": "<scr<script>ipt>alert('PWNED')</scr</script>ipt>",
+    "handler": "<img src=x onerror=alert('PWNED')>",
+    "svg": "<svg onload=alert('PWNED')><script>PWNED</script></svg>",
+    "cdata": "<math><![CDATA[</math><script>alert('PWNED')</script>]]></math>",
+    "cdata in html": "<![CDATA[ <script>alert('PWNED')</script> ]]>",
+    "math to html": "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img onerror=PWNED&gt;'>",
+    "math link": "<math href='https://evil.example'><mi xlink:href='javascript:PWNED'>x</mi></math>",
+    "annotation": "<math><annotation-xml encoding='text/html'><script>PWNED</script></annotation-xml></math>",
+    "never closed": "<style>PWNED <textarea> <plaintext> <!-- <svg><math><style>",
+    "comment": "<!--><script>alert('PWNED')</script>-->",
+    "breaks out of attribute": "\"'><script>alert('PWNED')</script>",
+    "breaks out of section": "</pre></details></section></body></html><script>alert('PWNED')</script>",
+    "breaks out of title": "</title></style><script>alert('PWNED')</script>",
+    "alt text": "<img alt='<script>PWNED</script>' src='https://evil.example/x.png'>",
+    "link text": "<a href='https://evil.example/\"><script>PWNED</script>'>x</a>",
+    "javascript link": "[x](javascript:alert('PWNED')) <a href=' java&#10;script:PWNED'>x</a>",
+    "data page": "<a href='data:text/html,<script>PWNED</script>'>x</a> ![x](data:text/html;base64,PHNjcmlwdD4=)",
+    "frame": "<iframe srcdoc='<script>PWNED</script>'></iframe><object data='https://evil.example'></object>",
+    "external image": "![x](https://evil.example/x.png) <img src='//evil.example/x' srcset='https://evil.example 2x'>",
+    "external style": "<style>@import 'https://evil.example';</style><link rel=stylesheet href=https://evil.example>",
+    "style attribute": "<p style='background:url(https://evil.example);position:fixed'>x</p>",
+    "style in a cell": "<table><td onclick=PWNED style='text-align:right;background:url(//evil.example)'>x</table>",
+    "form": "<form action='https://evil.example'><button formaction='javascript:PWNED'>x</button></form>",
+    "redirect": "<meta http-equiv=refresh content='0;url=https://evil.example'><base href='https://evil.example'>",
+    "file outside": "![x](../secret.png) <img src='../secret.png'> <img src='%2e%2e/secret.png'>",
+    "absolute file": "<img src='SECRET_PATH'> <img src='file://SECRET_PATH'> ![x](SECRET_PATH)",
+    "link to a file outside": "![x](link.png) <img src='link.png'>",
+    "file that is no image": "<img src='notes.txt'> <img src='attachment:notes.txt'> <a href='notes.txt'>x</a>",
+    "hostile address": "<img src='%00.png'> <img src='" + "a" * 5000 + ".png'> <img src='folder.png'>",
+    "formula": "$\\text{<script>PWNED</script>}$ $\\href{javascript:PWNED}{x}$ $$<img src=x onerror=PWNED>$$",
+    "code": '```python\n</code></pre><script>PWNED</script>\n```\n\n```"><script>\nPWNED\n```',
+    "heading": "# <script>PWNED</script>\n\n# x\" onclick=PWNED\n\n<h1 id='nb1' onclick=PWNED>x</h1>",
+    "ids and names": "<p id='nb1'>x</p><a name='nb1' id='nb1'></a><details ontoggle=PWNED open>x</details>",
+    "half a character": "\ud800 \x00 \ufffe",
+}
+
+
+@pytest.mark.parametrize("payload", HOSTILE.values(), ids=HOSTILE)
+def test_foreign_text_neither_runs_nor_loads_nor_reads(tmp_path, payload):
+    """In every place that takes foreign text: cells, outputs, results, tables, names of files and of the run."""
+    run = tmp_path / "run"
+    run.mkdir()
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(PNG + b"SECRET")
+    payload = payload.replace("SECRET_PATH", str(secret))
+    in_name = re.sub(r"[/\x00\ud800]", "\u2215", payload)[:60]  # a file's name takes no slash
+    hand = by_hand(run / f"06 {in_name}", **{payload: payload, "rows": [{payload: payload}]})
+    (hand / "table.txt").write_text(f"| {payload} |\n| --- |\n| x |\n\n{payload}", "utf-8", "replace")
+    (hand / "figures" / f"{in_name}.png").write_bytes(PNG)
+    (run / "notes.txt").write_text("SECRET")
+    (run / "folder.png").mkdir()
+    (run / "link.png").symlink_to(secret)
+    note = {"text/plain": base64.b64encode(b"SECRET").decode()}
+    cells = [
+        new_markdown_cell(payload, attachments={"notes.txt": note}),
+        new_code_cell(payload),
+        new_code_cell("x", outputs=[new_output("display_data", {kind: payload}) for kind in report._SHOWN]),
+        new_code_cell("x", outputs=[new_output("stream", name="stdout", text=payload)]),
+        new_code_cell("x", outputs=[new_output("error", ename=payload, evalue=payload, traceback=[payload])]),
+        new_code_cell(
+            "x", outputs=[new_output("display_data", {"image/png": ""}, metadata={"image/png": {"alt": payload}})]
+        ),
+    ]
+    notebook = new_notebook(cells=cells, metadata={"papermill": {"input_path": payload}})
+    (run / "one.ipynb").write_text(json.dumps(notebook))
+    out = report.write_report([run / "one.ipynb", hand], run / "out.html", payload, payload, [payload])
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == [] and len(set(page.ids)) == len(page.ids)
+    for target in page.targets:
+        assert re.match(r"#|data:image/(png|jpeg|svg\+xml);base64,", target), target
+        assert not target.startswith("#") or target[1:] in page.ids
+    for hidden in (b"SECRET", secret.read_bytes()):
+        assert base64.b64encode(hidden).decode() not in text
+    assert page.targets.count(f"data:image/png;base64,{base64.b64encode(PNG).decode()}") == 2  # of by_hand

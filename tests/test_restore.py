@@ -1,5 +1,7 @@
 """Inference: tiles equal the whole, any size works, files keep their names, bad files cost nothing."""
 
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -9,13 +11,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ttlkit import config, images, models, photos, restore
+from ttlkit import machine
+from ttlkit.apply import bulk, restore
+from ttlkit.data import image_files, photos
+from ttlkit.evaluate import baselines
+from ttlkit.method import networks, weights
 
 
 @pytest.fixture(scope="module")
 def model():
-    config.seed_everything(0)
-    model = models.Restorer(8)
+    machine.seed_everything(0)
+    model = networks.Restorer(8)
     for p in model.parameters():  # far from the identity, or a seam could not show
         torch.nn.init.normal_(p, std=0.15)
     return model.eval()
@@ -51,7 +57,7 @@ def test_half_precision_is_close(model):
 
 
 def test_bad_arguments(model):
-    with pytest.raises(images.ImageError, match="shape"):
+    with pytest.raises(image_files.ImageError, match="shape"):
         restore.restore(model, np.zeros((4, 4), np.float32))
     with pytest.raises(ValueError, match="tile = 30"):
         restore.restore(model, picture(8, 8), tile=30)
@@ -78,7 +84,7 @@ def test_strength_goes_from_the_input_past_the_restored(model):
     for strength in (0.5, 1.5):
         expected = np.clip(image + strength * (whole - image), 0, 1)
         assert np.abs(restore.apply(engine, image, strength=strength, tile=32) - expected).max() < 1e-5
-    image_u8 = images.to_u8(image)
+    image_u8 = image_files.to_u8(image)
     assert np.array_equal(restore.apply(engine, image_u8, strength=0), image_u8)
     for wrong in (-0.1, 1.6, float("nan")):
         with pytest.raises(restore.RestoreError, match="0 to 1.5"):
@@ -86,8 +92,9 @@ def test_strength_goes_from_the_input_past_the_restored(model):
 
 
 def test_memory_stays_that_of_image_and_result_and_one_tile():
-    def half(piece):
-        return images.to_float(piece) / 2
+    def half(rainy):
+        assert rainy.dtype == np.float32 and rainy.shape[:2] == (1, 3)
+        return rainy / 2
 
     image = np.full((3000, 4000, 3), 200, np.uint8)
     engine = restore.Engine(half, radius=20, multiple=16)
@@ -101,7 +108,7 @@ def test_memory_stays_that_of_image_and_result_and_one_tile():
     assert peak < restored.nbytes + 20 * 320**2 * 3 * 4 < 2 * restored.nbytes
 
 
-class SmallDevice(models.Restorer):
+class SmallDevice(networks.Restorer):
     """A restorer on a device that holds no more than `most` pixels."""
 
     most, sizes = 0, []
@@ -132,8 +139,8 @@ def test_a_device_too_small_for_any_tile_is_said(tmp_path):
     with pytest.raises(restore.TooLargeError, match="memory of the device.*--device cpu"):
         restore.restore(device, picture(300, 300))
     for name, side in (("a.png", 300), ("b.png", 30)):  # the next file may be small enough
-        images.save_image(tmp_path / "in" / name, picture(side, side))
-    done = restore.restore_files(restore.torch_engine(device), restore.plan_files(tmp_path / "in"))
+        image_files.save_image(tmp_path / "in" / name, picture(side, side))
+    done = bulk.restore_files(restore.torch_engine(device), bulk.plan_files(tmp_path / "in"))
     problems = [problem for _, _, problem in done]
     assert "a.png: a piece of" in problems[0] and problems[1] == ""
 
@@ -141,73 +148,73 @@ def test_a_device_too_small_for_any_tile_is_said(tmp_path):
 def test_the_package_restores_with_one_call(tmp_path):
     import ttlkit
 
-    image = images.to_u8(picture(40, 52))
+    image = image_files.to_u8(picture(40, 52))
     restored = ttlkit.derain(image)
     assert restored.dtype == np.uint8 and restored.shape == image.shape
-    images.save_image(tmp_path / "a.png", image)
+    image_files.save_image(tmp_path / "a.png", image)
     assert np.array_equal(ttlkit.derain(tmp_path / "a.png"), restored)
     assert np.array_equal(ttlkit.derain(image, strength=0), image)
-    with pytest.raises(images.ImageError, match="shape"):
+    with pytest.raises(image_files.ImageError, match="shape"):
         ttlkit.derain(image[..., 0])
-    with pytest.raises(images.ImageError, match="int64"):
+    with pytest.raises(image_files.ImageError, match="int64"):
         ttlkit.derain(image.astype(int))
 
 
 def test_new_weights_in_the_same_place_are_read_again(tmp_path, model):
     path, image = tmp_path / "w.safetensors", picture(20, 20)
-    models.save_weights(model, path)
+    weights.save_weights(model, path)
     first = restore.derain(image, weights=path, device="cpu")
-    models.save_weights(models.Restorer(8), path)
+    weights.save_weights(networks.Restorer(8), path)
     assert np.abs(restore.derain(image, weights=path, device="cpu") - first).max() > 0.05
 
 
 def test_a_folder_keeps_names_and_outlives_a_bad_file(model, tmp_path):
     for name in ("a.png", "c.jpg"):
-        images.save_image(tmp_path / "in" / name, picture(20, 30))
+        image_files.save_image(tmp_path / "in" / name, picture(20, 30))
     (tmp_path / "in/b.png").write_bytes(b"not an image")
-    files = restore.plan_files(tmp_path / "in", tmp_path / "out")
-    problems = [problem for _, _, problem in restore.restore_files(restore.torch_engine(model), files)]
+    files = bulk.plan_files(tmp_path / "in", tmp_path / "out")
+    problems = [problem for _, _, problem in bulk.restore_files(restore.torch_engine(model), files)]
     assert [bool(problem) for problem in problems] == [False, True, False]
     assert "b.png" in problems[1]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.jpg"]
-    assert images.load_image(tmp_path / "out/a.png").shape == (20, 30, 3)
+    assert image_files.load_image(tmp_path / "out/a.png").shape == (20, 30, 3)
 
 
 def test_the_input_is_never_overwritten(model, tmp_path):
-    images.save_image(tmp_path / "a.png", picture(8, 8))
+    image_files.save_image(tmp_path / "a.png", picture(8, 8))
     before = (tmp_path / "a.png").read_bytes()
-    files = restore.plan_files(tmp_path / "a.png", tmp_path)
-    assert "would overwrite" in next(restore.restore_files(restore.torch_engine(model), files))[2]
+    files = bulk.plan_files(tmp_path / "a.png", tmp_path)
+    assert "would overwrite" in next(bulk.restore_files(restore.torch_engine(model), files))[2]
     assert (tmp_path / "a.png").read_bytes() == before
 
 
 def test_one_file_to_a_file_or_into_a_folder(tmp_path):
-    images.save_image(tmp_path / "a.png", picture(8, 8))
-    assert restore.plan_files(tmp_path / "a.png", tmp_path / "b.jpg") == [(tmp_path / "a.png", tmp_path / "b.jpg")]
-    assert restore.plan_files(tmp_path / "a.png", tmp_path / "out") == [(tmp_path / "a.png", tmp_path / "out/a.png")]
+    image_files.save_image(tmp_path / "a.png", picture(8, 8))
+    assert bulk.plan_files(tmp_path / "a.png", tmp_path / "b.jpg") == [(tmp_path / "a.png", tmp_path / "b.jpg")]
+    assert bulk.plan_files(tmp_path / "a.png", tmp_path / "out") == [(tmp_path / "a.png", tmp_path / "out/a.png")]
 
 
 def test_without_a_target_results_lie_beside_what_was_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("in/a.png", "in/b.jpg", "in/a-derained.png", "c.gif"):
-        images.save_image(Path(name).with_suffix(".png"), picture(8, 8))
+        image_files.save_image(Path(name).with_suffix(".png"), picture(8, 8))
         Path(name).with_suffix(".png").rename(name)
-    plan = {str(a): str(b) for a, b in restore.plan_files("in")}
+    plan = {str(a): str(b) for a, b in bulk.plan_files("in")}
     assert plan == {f"in/{n}": f"in-derained/{n}" for n in ("a.png", "b.jpg", "a-derained.png")}
-    assert restore.plan_files(Path("in/a.png")) == [(Path("in/a.png"), Path("in/a-derained.png"))]
-    assert restore.plan_files("c.gif") == [(Path("c.gif"), Path("c-derained.png"))]
-    assert restore.plan_files("in/*") == restore.plan_files(["in/a.png", "in/b.jpg", "in/a-derained.png"])
-    assert [str(b) for _, b in restore.plan_files("in/*")] == ["in/a-derained.png", "in/b-derained.jpg"]
-    assert [str(b) for _, b in restore.plan_files("**/*.jpg", Path("out"))] == ["out/b.jpg"]
+    assert bulk.plan_files(Path("in/a.png")) == [(Path("in/a.png"), Path("in/a-derained.png"))]
+    assert bulk.plan_files("c.gif") == [(Path("c.gif"), Path("c-derained.png"))]
+    assert bulk.plan_files("in/*") == bulk.plan_files(["in/a.png", "in/b.jpg", "in/a-derained.png"])
+    assert [str(b) for _, b in bulk.plan_files("in/*")] == ["in/a-derained.png", "in/b-derained.jpg"]
+    assert [str(b) for _, b in bulk.plan_files("**/*.jpg", Path("out"))] == ["out/b.jpg"]
     monkeypatch.chdir("in")
-    assert restore.plan_files(".")[0][1] == tmp_path / "in-derained/a-derained.png"
+    assert bulk.plan_files(".")[0][1] == tmp_path / "in-derained/a-derained.png"
 
 
 def test_two_files_do_not_become_one(tmp_path):
     for name in ("a/x.png", "b/x.png"):
-        images.save_image(tmp_path / name, picture(8, 8))
-    with pytest.raises(images.ImageError, match="would both become"):
-        restore.plan_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+        image_files.save_image(tmp_path / name, picture(8, 8))
+    with pytest.raises(image_files.ImageError, match="would both become"):
+        bulk.plan_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
 def test_bits_and_grey_stay(model, tmp_path):
@@ -215,7 +222,7 @@ def test_bits_and_grey_stay(model, tmp_path):
     photos.save_photo(tmp_path / "in/a.png", photos.Photo(values))
     photos.save_photo(tmp_path / "in/b.png", photos.Photo(values[..., :1].repeat(3, 2), grey=True))
     engine = restore.torch_engine(model)
-    done = list(restore.restore_files(engine, restore.plan_files(tmp_path / "in"), strength=0))
+    done = list(bulk.restore_files(engine, bulk.plan_files(tmp_path / "in"), strength=0))
     assert [problem for _, _, problem in done] == ["", ""]
     assert np.array_equal(photos.load_photo(tmp_path / "in-derained/a.png").pixels, values)
     again = photos.load_photo(tmp_path / "in-derained/b.png")
@@ -240,34 +247,54 @@ def test_a_missing_gpu_is_said():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_restores_as_the_processor_does():
-    image = images.to_u8(picture(333, 517))
+    image = image_files.to_u8(picture(333, 517))
     cpu, gpu = (restore.apply(restore.load_engine(device=d, precision="no"), image) for d in ("cpu", "cuda"))
     assert np.abs(cpu.astype(int) - gpu).max() <= 1
 
 
 def test_what_is_missing_is_named(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(images.ImageError, match="no such file"):
-        restore.plan_files(tmp_path / "none", tmp_path)
-    with pytest.raises(images.ImageError, match="no images"):
-        restore.plan_files(tmp_path / "empty", tmp_path)
-    with pytest.raises(models.WeightsError, match="ttlkit reproduce --run mine"):
+    with pytest.raises(image_files.ImageError, match="no such file"):
+        bulk.plan_files(tmp_path / "none", tmp_path)
+    with pytest.raises(image_files.ImageError, match="no images"):
+        bulk.plan_files(tmp_path / "empty", tmp_path)
+    with pytest.raises(weights.WeightsError, match="ttlkit reproduce --run mine"):
         restore.student_of(tmp_path / "mine")
-    with pytest.raises(models.WeightsError, match="no \\*.pth or"):
-        restore.find_peers([str(tmp_path / "empty")])
+    with pytest.raises(weights.WeightsError, match="no \\*.pth or"):
+        baselines.find_peers([str(tmp_path / "empty")])
 
 
 def test_an_ensemble_restores_like_any_other(tmp_path):
-    config.seed_everything(0)
-    teachers = [models.Recogniser(8), models.Restorer(16)]
-    together = models.gather(teachers)
-    assert models.checksum(together.backbones[1]) == models.checksum(teachers[1].backbone)
-    again = restore.load_peer(models.save_weights(together, tmp_path / "all.safetensors"))
+    machine.seed_everything(0)
+    teachers = [networks.Recogniser(8), networks.Restorer(16)]
+    together = weights.gather(teachers)
+    assert weights.checksum(together.backbones[1]) == weights.checksum(teachers[1].backbone)
+    again = baselines.load_peer(weights.save_weights(together, tmp_path / "all.safetensors"))
     image = picture(21, 35)
-    assert np.array_equal(restore.restore(again, image), restore.restore(together.eval(), image))
+    assert np.abs(restore.restore(again, image) - restore.restore(together.eval(), image)).max() < 1e-5
 
 
 def test_a_recogniser_does_not_restore(tmp_path):
-    path = models.save_weights(models.Recogniser(8), tmp_path / "r.safetensors")
-    with pytest.raises(models.WeightsError, match="Recogniser"):
+    path = weights.save_weights(networks.Recogniser(8), tmp_path / "r.safetensors")
+    with pytest.raises(weights.WeightsError, match="Recogniser"):
         restore.load_restorer(path)
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path):
+    broken, prenet = networks.Restorer(8), baselines.PReNet()
+    with torch.no_grad():
+        broken.head.bias[3] = float("nan")
+        prenet.conv0[0].weight[0, 0, 0, 0] = float("inf")
+    path = weights.save_weights(broken, tmp_path / "broken.safetensors")
+    torch.save(prenet.state_dict(), tmp_path / "prenet.pth")
+    for load in (restore.load_restorer, baselines.load_peer, restore.load_engine):
+        with pytest.raises(weights.WeightsError, match=r"broken\.safetensors: .*head\.bias.* not finite"):
+            load(path)
+    with pytest.raises(weights.WeightsError, match=r"prenet\.pth: .*conv0\.0\.weight.* not finite"):
+        baselines.load_peer(tmp_path / "prenet.pth")
+
+
+def test_importing_takes_neither_torch_nor_pydantic():
+    code = "import sys, ttlkit.apply.bulk; print(sorted({'torch', 'pydantic'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]"

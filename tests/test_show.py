@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
-from ttlkit import images, show
+from ttlkit.data import image_files
+from ttlkit.gap import plots
+from ttlkit.lesson import figures
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -21,10 +24,10 @@ def picture(height=12, width=20):
 
 def test_grid_has_an_axes_a_cell_with_names_and_captions():
     cells = [
-        [(picture(), "24.1 dB"), images.to_u8(picture()), None],
+        [(picture(), "24.1 dB"), image_files.to_u8(picture()), None],
         [picture(), picture()[..., 0], picture()],
     ]
-    figure = show.plot_images(cells, ["rainy", "restored", "clean"], ["first", "second"], title="two")
+    figure = figures.plot_images(cells, ["rainy", "restored", "clean"], ["first", "second"], title="two")
     axes = figure.get_axes()
     assert len(axes) == 6
     assert [len(ax.images) for ax in axes] == [1, 1, 0, 1, 1, 1]
@@ -34,33 +37,35 @@ def test_grid_has_an_axes_a_cell_with_names_and_captions():
         "second",
         "24.1 dB",
     )
-    np.testing.assert_array_equal(axes[0].images[0].get_array(), images.to_u8(cells[0][0][0]))
+    np.testing.assert_array_equal(axes[0].images[0].get_array(), image_files.to_u8(cells[0][0][0]))
     with pytest.raises(ValueError, match="names do not fit"):
-        show.plot_images(cells, ["rainy", "restored"])
+        figures.plot_images(cells, ["rainy", "restored"])
 
 
 def test_zoom_repeats_exactly_the_marked_box():
     whole = picture(40, 60)
-    ax = show.plot_images([[whole]], ["x"], zoom=(0.25, 0.5, 0.25, 0.25)).get_axes()[0]
+    ax = figures.plot_images([[whole]], ["x"], zoom=(0.25, 0.5, 0.25, 0.25)).get_axes()[0]
     (inset,) = ax.child_axes
-    np.testing.assert_array_equal(inset.images[0].get_array(), images.to_u8(whole)[10:20, 30:45])
+    np.testing.assert_array_equal(inset.images[0].get_array(), image_files.to_u8(whole)[10:20, 30:45])
     assert ax.patches[0].get_bbox().bounds == (29.5, 9.5, 15, 10)
 
 
 def test_history_draws_the_mean_over_the_raw_and_skips_what_is_missing():
     rows = [{"step": i, "loss": float(i % 2), "psnr": 20.0 if i % 50 == 0 else None} for i in range(200)]
     rows += [{"step": 0, "loss": math.nan, "psnr": 25.0}]  # a resumed run writes a step again
-    loss, psnr = show.plot_history(rows, ["loss", "psnr"]).get_axes()
+    loss, psnr = figures.plot_history(rows, ["loss", "psnr"]).get_axes()
     raw, mean = (line.get_ydata() for line in loss.lines)
     np.testing.assert_array_equal(raw, np.arange(200) % 2)
     np.testing.assert_allclose(mean[10:-10], 0.5)
     assert psnr.lines[0].get_xdata().tolist() == [0, 50, 100, 150]
     assert psnr.lines[0].get_ydata().tolist() == [25, 20, 20, 20]
-    assert "no values" in show.plot_history([], ["loss"]).get_axes()[0].texts[0].get_text()
+    assert "no values" in figures.plot_history([], ["loss"]).get_axes()[0].texts[0].get_text()
 
 
 def test_smoothing_keeps_a_constant_to_its_ends():
-    np.testing.assert_allclose(show.smooth(np.full(30, 3.0), 7), 3.0)
+    flat = [{"step": step, "loss": 3.0} for step in range(140)]
+    mean = figures.plot_history(flat, ["loss"]).get_axes()[0].lines[1].get_ydata()
+    np.testing.assert_allclose(mean, np.full(140, 3.0))
 
 
 def test_distributions_count_finite_values_and_mark_medians():
@@ -69,7 +74,7 @@ def test_distributions_count_finite_values_and_mark_medians():
         "clean": np.full(9, 2.0),
         "none": np.array([]),
     }
-    ax = show.plot_distributions(values, "contrast", "levels").get_axes()[0]
+    ax = plots.plot_distributions(values, "contrast", "levels").get_axes()[0]
     assert [t.get_text() for t in ax.get_xticklabels()] == [
         "real rainy\nn = 5",
         "clean\nn = 9",
@@ -87,13 +92,13 @@ def test_scores_draw_interval_dot_and_reference_per_set():
         for m, v in (("input", 20.0), ("student", 28.0), ("scratch", 26.0))
     ]
     rows[-1]["psnr"] = None
-    figure = show.plot_scores(rows, "psnr")
+    figure = figures.plot_scores(rows, "psnr")
     ax = figure.get_axes()[0]
-    assert [float(line.get_ydata()[0]) for line in ax.lines] == [28, 26, 28]
-    segments = [c.get_segments()[0] for c in ax.collections]
-    assert [s[:, 1].tolist() for s in segments] == [[20, 20], [27, 30], [25, 28], [20, 20], [27, 30]]
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[28, 28], [26]]
+    segments = [[s[:, 1].tolist() for s in c.get_segments()] for c in ax.collections]
+    assert segments == [[[20, 20], [20, 20]], [[27, 30], [27, 30]], [[25, 28]]]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["input", "student", "scratch"]
-    assert ax.lines[0].get_color() == ax.lines[2].get_color() == show.colours(["student"])["student"]
+    assert ax.lines[0].get_color() == figures.colours(["student"])["student"]
 
 
 def test_distances_are_sorted_and_the_null_is_marked():
@@ -115,7 +120,7 @@ def test_distances_are_sorted_and_the_null_is_marked():
             "null": 0.05,
         },
     ]
-    ax = show.plot_distances(rows).get_axes()[0]
+    ax = plots.plot_distances(rows).get_axes()[0]
     assert [bar.get_width() for bar in ax.patches] == [0.2, 0.9]
     assert [t.get_text() for t in ax.get_yticklabels()] == ["A", "B"]
     assert [c.get_segments()[0][0, 0] for c in ax.collections] == [0.1, 0.05]
@@ -124,19 +129,47 @@ def test_distances_are_sorted_and_the_null_is_marked():
 
 def test_a_name_keeps_its_colour_and_names_in_one_figure_differ():
     names = ["student", "scratch", "input", "odd one", "another", "third"]
-    together = show.colours(names)
+    together = figures.colours(names)
     assert len(set(together.values())) == len(names)
     for name in ("student", "scratch", "input"):
-        assert show.colours([name, "other"])[name] == together[name]
-    assert show.colours(["real_rainy"])["real_rainy"] == show.colours(["real rainy"])["real rainy"]
+        assert figures.colours([name, "other"])[name] == together[name]
+    assert figures.colours(["real_rainy"])["real_rainy"] == figures.colours(["real rainy"])["real rainy"]
 
 
 def test_a_figure_is_a_png_for_a_notebook_and_unknown_to_pyplot():
     import matplotlib.pyplot as plt
 
-    figure = show.plot_history([{"step": 1, "loss": 2.0}], ["loss"])
+    figure = figures.plot_history([{"step": 1, "loss": 2.0}], ["loss"])
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
+
+
+NAMES = ["$$", r"rain_$\foo$", "a$b", "$x$", r"\$"]
+
+
+@pytest.mark.parametrize(
+    "drawn",
+    [
+        lambda: figures.plot_images([[(picture(), n) for n in NAMES]], NAMES, NAMES[1:2], title=NAMES[1]),
+        lambda: figures.plot_history([{"step": 1, "$x$": 2.0}], ["$x$", r"$\foo$"], NAMES[1]),
+        lambda: figures.plot_scores(
+            [{"set": n, "model": m, "psnr": 1.0} for n in NAMES[:3] for m in NAMES], "psnr", "$$"
+        ),
+        lambda: figures.plot_ablation(
+            [{"set": n, "n_pairs": 1, "model": m, "mean": 1.0, "spread": None} for n in NAMES[:3] for m in NAMES], "$$"
+        ),
+        lambda: plots.plot_distributions({n: np.ones(3) for n in NAMES}, r"$\foo$"),
+        lambda: plots.plot_relation(
+            [{"x": 1, "y": 2, "model": n, "set": n} for n in NAMES], "x", "y", (NAMES[0], NAMES[1])
+        ),
+    ],
+    ids=["images", "history", "scores", "ablation", "distributions", "relation"],
+)
+def test_names_with_dollars_are_drawn_as_written(drawn):
+    """matplotlib reads $...$ as a formula: it refuses `$$` and unknown commands, and swallows the dollars of others."""
+    figure = drawn()
+    figure._repr_png_()
+    assert not any(text.get_parse_math() for text in figure.findobj(Text) if "$" in text.get_text())
 
 
 # ---- tables
@@ -144,15 +177,12 @@ def test_a_figure_is_a_png_for_a_notebook_and_unknown_to_pyplot():
 
 def test_table_formats_numbers_and_escapes_text():
     rows = [{"m": "a|b<i>$x$", "v": np.float32(1.234), "n": 3}, {"m": "c", "v": math.nan, "n": None}]
-    text = show.markdown_table(rows, {"m": "Model", "v": "PSNR", "n": "N"}, digits=1)
+    text = figures.markdown_table(rows, {"m": "Model", "v": "PSNR", "n": "N"}, digits=1)
     assert text.splitlines() == [
         "| Model | PSNR | N |",
         "| --- | ---: | ---: |",
         "| a&#124;b&lt;i&gt;&#36;x&#36; | 1.2 | 3 |",
         "| c | – | – |",
     ]
-    page = show.table(rows)._repr_html_()
+    page = figures.table(rows)._repr_html_()
     assert "a|b&lt;i&gt;$x$" in page and "<i>" not in page and page.count("<tr>") == 3
-
-
-# ---- slider and upload

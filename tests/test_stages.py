@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from ttlkit import stages
-from ttlkit.config import Distillation, FineTuning, Gap, SettingsError, resolve
-from ttlkit.stages import StageRun
+from ttlkit import files
+from ttlkit.runs import stages
+from ttlkit.runs.settings import Distillation, FineTuning, Gap, resolve
+from ttlkit.runs.stages import StageRun
+from ttlkit.words import SettingsError
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def gap(collection, **given):
 def test_a_finished_stage_is_done_until_its_inputs_change(home, collection):
     first = gap(collection).begin()
     assert not gap(collection).is_done()
-    stages.write_json(first.folder / "distances.json", [1])
+    files.write_json(first.folder / "distances.json", [1])
     first.finish(found=3)
     assert gap(collection).is_done()
     assert not gap(collection, seed=1).is_done()
@@ -41,7 +43,7 @@ def test_figures_of_an_earlier_run_do_not_stay(home, collection):
 
 def test_a_stage_is_not_done_when_a_file_that_it_made_is_gone(home, collection):
     first = gap(collection).begin()
-    stages.write_json(first.folder / "distances.json", [1])
+    files.write_json(first.folder / "distances.json", [1])
     first.finish()
     (first.folder / "distances.json").unlink()
     assert not gap(collection).is_done()
@@ -59,7 +61,7 @@ def test_done_records_what_made_it(home, collection):
     done = json.loads((home / "outputs/smoke/01_gap_statistics/DONE.json").read_text())
     assert done["results"] == {"found": 3}
     assert done["inputs"]["settings"]["seed"] == 0
-    assert {"versions", "commit", "device", "precision", "seconds", "files", "notebook"} <= set(done)
+    assert {"versions", "commit", "device", "precision", "threads", "seconds", "files", "checksum"} <= set(done)
     assert done["versions"]["torch"] != "absent"
 
 
@@ -81,7 +83,7 @@ def test_a_missing_earlier_stage_is_named(home, collection, kind, given, words):
 
 def test_a_stage_of_another_run_is_found_before_this_one_has_a_folder(home, collection):
     other = gap(collection, run="other").begin()
-    stages.write_json(other.folder / "distances.json", [1])
+    files.write_json(other.folder / "distances.json", [1])
     other.finish(found=3)
     found = gap(collection, run="new").require("../other/01_gap_statistics", "distances.json")
     assert found == other.folder / "distances.json" and found.is_file()
@@ -102,9 +104,9 @@ def test_other_names_in_the_notebook_are_nobodys_business(home, collection):
 
 def test_write_json_keeps_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "a.json"
-    stages.write_json(path, {"good": 1})
+    files.write_json(path, {"good": 1})
     with pytest.raises(ValueError, match="JSON"):
-        stages.write_json(path, {"bad": float("nan")})
+        files.write_json(path, {"bad": float("nan")})
     assert json.loads(path.read_text()) == {"good": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
@@ -115,9 +117,9 @@ def test_fingerprint_sees_content_and_survives_a_copy(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.png").write_bytes(b"1" * 100)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    assert stages.fingerprint(tmp_path / "a") == stages.fingerprint(tmp_path / "b")
+    assert stages.folder_hash(tmp_path / "a") == stages.folder_hash(tmp_path / "b")
     (tmp_path / "b/x.png").write_bytes(b"2" * 100)
-    assert stages.fingerprint(tmp_path / "a") != stages.fingerprint(tmp_path / "b")
+    assert stages.folder_hash(tmp_path / "a") != stages.folder_hash(tmp_path / "b")
 
 
 def test_track_passes_items_on_and_logs_the_last_step(home, collection):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest, mannwhitneyu, spearmanr, wasserstein_distance
 
-from ttlkit import stats
+from ttlkit.gap import stats
 
 given_seed = settings(max_examples=20, deadline=None)(given(seed=st.integers(0, 10_000)))
 
@@ -167,7 +167,7 @@ def test_tests_over_all_features_find_what_is_there_and_nothing_else(shift, foun
 
 
 def p_of_classifier(x, y, seed):
-    return stats.classifier(x, y, "abc", seed, rounds=19)[1]
+    return stats.classifier(x, y, "abc", seed, rounds=9)[1]
 
 
 @pytest.mark.parametrize(

@@ -4,21 +4,22 @@ import numpy as np
 import pytest
 import torch
 
-from ttlkit import data, losses, models, rain, steps
-from ttlkit import pocket as pocket_module
-from ttlkit.tasks import TASKS
+from ttlkit import rain
+from ttlkit.data import collections, pocket, samples
+from ttlkit.method import losses, networks, objectives, weights
+from ttlkit.method.connected_tasks import TASKS
 
 
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
-    return data.open_collection(pocket_module.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
+    return collections.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
 
 
 def teacher(seed):
     torch.manual_seed(seed)
-    model = models.Restorer(8)
+    model = networks.Restorer(8)
     torch.nn.init.normal_(model.head.weight, std=0.1)
-    return models.freeze(model)
+    return weights.freeze(model)
 
 
 def batch(size=4):
@@ -29,7 +30,7 @@ def batch(size=4):
 
 def test_guidance_is_the_guides_output_on_rain_and_the_photograph_itself_where_it_is_dry():
     guide, student, seen = teacher(0), teacher(1), batch()
-    loss, logs = steps.restoration_step(guide)(student, seen)
+    loss, logs = objectives.restoration_step(guide)(student, seen)
     with torch.no_grad():
         pairs = losses.restoration(student(seen["rainy"]), seen["clean"])
         dry = losses.restoration(student(seen["photograph"][:1]), seen["photograph"][:1])
@@ -37,50 +38,50 @@ def test_guidance_is_the_guides_output_on_rain_and_the_photograph_itself_where_i
     torch.testing.assert_close(logs["pairs"], pairs)
     torch.testing.assert_close(logs["photographs"], torch.cat([dry, wet]).mean())
     torch.testing.assert_close(loss, pairs + 0.5 * torch.cat([dry, wet]).mean())
-    plain, _ = steps.restoration_step()(student, {k: seen[k] for k in ("rainy", "clean")})
+    plain, _ = objectives.restoration_step()(student, {k: seen[k] for k in ("rainy", "clean")})
     torch.testing.assert_close(plain, pairs)
 
 
 def test_a_guide_stays_as_it_was():
-    guide, student = teacher(0), models.Restorer(8)
-    before, start = models.checksum(guide), models.checksum(student)
+    guide, student = teacher(0), networks.Restorer(8)
+    before, start = weights.checksum(guide), weights.checksum(student)
     optimizer = torch.optim.SGD(student.parameters(), 0.1)
-    steps.restoration_step(guide)(student, batch())[0].mean().backward()
-    distiller = models.Distiller(student, {"streaks": guide})
-    steps.distillation_step({"streaks": guide}, guide)(distiller, {"image": batch()["rainy"]})[0].mean().backward()
+    objectives.restoration_step(guide)(student, batch())[0].mean().backward()
+    distiller = networks.Distiller(student, {"streaks": guide})
+    objectives.distillation_step({"streaks": guide}, guide)(distiller, {"image": batch()["rainy"]})[0].mean().backward()
     optimizer.step()
-    assert models.checksum(guide) == before and models.checksum(student) != start
+    assert weights.checksum(guide) == before and weights.checksum(student) != start
 
 
 def test_a_student_that_is_the_guide_has_nothing_to_learn_from_its_output():
     guide = teacher(0)
-    step = steps.distillation_step({"streaks": guide}, guide)
-    _, same = step(models.Distiller(guide, {"streaks": guide}), {"image": batch()["rainy"]})
-    _, other = step(models.Distiller(models.Restorer(8), {"streaks": guide}), {"image": batch()["rainy"]})
+    step = objectives.distillation_step({"streaks": guide}, guide)
+    _, same = step(networks.Distiller(guide, {"streaks": guide}), {"image": batch()["rainy"]})
+    _, other = step(networks.Distiller(networks.Restorer(8), {"streaks": guide}), {"image": batch()["rainy"]})
     assert float(same["restored"].max()) < 1.1e-3 < float(other["restored"].min())  # Charbonnier's floor is 1e-3
 
 
 def test_a_share_of_the_samples_is_rendered_and_every_one_has_its_photograph(collection):
-    pairs = data.Pairs(collection.pairs, 32, 0)
-    seen = data.Photographs(collection.photographs(), data.as_it_is, 32, 0)
-    drawn = data.Photographs(collection.photographs(["clean"]), TASKS["streaks"].sample, 32, 0)
-    crops = data.Guided(pairs, seen, drawn, 0.75)
-    samples = [crops[n] for n in range(80)]
-    rendered = [np.array_equal(s["clean"], drawn[n]["target"]) for n, s in enumerate(samples)]
+    pairs = samples.Pairs(collection.pairs, 32, 0)
+    seen = samples.Photographs({kind: collection.real(kind) for kind in ("rainy", "clean")}, samples.as_it_is, 32, 0)
+    drawn = samples.Photographs({"clean": collection.real("clean")}, TASKS["streaks"].sample, 32, 0)
+    crops = samples.Guided(pairs, seen, drawn, 0.75)
+    found = [crops[n] for n in range(80)]
+    rendered = [np.array_equal(s["clean"], drawn[n]["target"]) for n, s in enumerate(found)]
     assert 0.6 < np.mean(rendered) < 0.9
-    assert all(np.array_equal(s["clean"], pairs[n]["clean"]) for n, s in enumerate(samples) if not rendered[n])
-    assert [float(s["dry"]) for s in samples[:4]] == [0, 1, 0, 1]  # half a batch holds both kinds
-    assert set(data.Guided(pairs, None, None, 0.0)[0]) == {"rainy", "clean"}
+    assert all(np.array_equal(s["clean"], pairs[n]["clean"]) for n, s in enumerate(found) if not rendered[n])
+    assert [float(s["dry"]) for s in found[:4]] == [0, 1, 0, 1]  # half a batch holds both kinds
+    assert set(samples.Guided(pairs, None, None, 0.0)[0]) == {"rainy", "clean"}
 
 
 def test_layers_come_from_files_or_are_drawn(tmp_path):
-    from ttlkit import images
+    from ttlkit.data import image_files
 
     stripes = np.zeros((80, 90, 3), np.float32)
     stripes[:, ::6] = 1
-    images.save_image(tmp_path / "a.png", stripes)
-    files = data.Layers([tmp_path / "a.png"])
-    for layers in (files, data.Layers()):
+    image_files.save_image(tmp_path / "a.png", stripes)
+    files = samples.Layers([tmp_path / "a.png"])
+    for layers in (files, samples.Layers()):
         found = layers(48, np.random.default_rng(0))
         assert found.shape == (48, 48) and found.dtype == np.float32
         assert 0 <= found.min() < 0.2 and 0.5 < found.max() <= 1

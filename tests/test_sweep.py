@@ -6,9 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from ttlkit import cli, evaluate, show, stages, sweep
-from ttlkit.config import Distillation, SettingsError, TeacherPretraining, resolve
-from ttlkit.stages import StageRun
+from ttlkit import cli, files
+from ttlkit.evaluate import scores
+from ttlkit.lesson import figures
+from ttlkit.runs import code, stages, sweep
+from ttlkit.runs.settings import Distillation, TeacherPretraining, resolve
+from ttlkit.runs.stages import StageRun
+from ttlkit.words import SettingsError
 
 
 def test_a_run_for_each_seed_and_number_of_pairs(home):
@@ -56,11 +60,24 @@ def test_a_stage_is_taken_from_another_run_only_with_the_same_inputs(home):
 def test_a_copy_that_was_cut_short_is_made_again(home):
     done = finished("a")
     same = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": "b"}))
-    partial = same.folder.with_name(f".{same.name}.part")
+    partial = files.partial_of(same.folder, process=99999999)  # one that is gone
     shutil.copytree(done.folder, partial)
     (partial / "teacher.safetensors").write_bytes(b"half")
     assert sweep.take_finished(same, [done.run_folder])
     assert (same.folder / "teacher.safetensors").read_bytes() == b"weights" and not partial.exists()
+
+
+def test_rows_of_two_code_versions_are_never_in_one_table_without_a_word(home, monkeypatch):
+    """Two runs made by the same code say nothing; after an edit of a module, its name stands above the table."""
+    one, two = finished("a"), finished("b")
+    folders = [one.run_folder, two.run_folder]
+    assert sweep.mixed_code(folders) == ""
+    now = code.of_notebook
+    monkeypatch.setattr(code, "of_notebook", lambda stage: {**now(stage), "method/losses.py": "edited"})
+    finished("c")
+    assert sweep.mixed_code(folders) == ""
+    said = sweep.mixed_code([*folders, home / "outputs/c"])
+    assert said.startswith("MADE BY DIFFERENT CODE") and "02_teacher_pretraining (method/losses.py)" in said
 
 
 def rows(gain, seeds=3, images=5):
@@ -78,7 +95,7 @@ def rows(gain, seeds=3, images=5):
 
 
 def test_mean_and_spread_are_over_seeds():
-    found = evaluate.over_seeds(rows([1, 2, 3]))
+    found = scores.over_seeds(rows([1, 2, 3]))
     assert len(found) == 6 and all(row["seeds"] == 3 for row in found)
     untouched = next(row for row in found if row["model"] == "input")
     assert (untouched["mean"], untouched["spread"]) == (24.0, 0.0)
@@ -92,39 +109,39 @@ def test_mean_and_spread_are_over_seeds():
 def test_the_mean_of_sets_counts_every_set_alike_and_only_complete_seeds():
     both = rows([1, 2, 3]) + [{**row, "set": "other", "psnr_rgb": row["psnr_rgb"] + 4} for row in rows([1, 2, 3])]
     incomplete = [row for row in both if (row["set"], row["seed"], row["model"]) != ("other", 2, "student")]
-    found = {(r["set"], r["n_pairs"], r["model"]): r for r in evaluate.over_seeds(incomplete)}
-    assert found[evaluate.MEAN, 10, "input"]["mean"] == pytest.approx(found["yard", 10, "input"]["mean"] + 2)
-    assert found[evaluate.MEAN, 10, "scratch"]["seeds"] == 3 and found[evaluate.MEAN, 10, "student"]["seeds"] == 2
-    assert evaluate.MEAN not in {row["set"] for row in evaluate.over_seeds(rows([1], seeds=1))}
+    found = {(r["set"], r["n_pairs"], r["model"]): r for r in scores.over_seeds(incomplete)}
+    assert found[scores.MEAN, 10, "input"]["mean"] == pytest.approx(found["yard", 10, "input"]["mean"] + 2)
+    assert found[scores.MEAN, 10, "scratch"]["seeds"] == 3 and found[scores.MEAN, 10, "student"]["seeds"] == 2
+    assert scores.MEAN not in {row["set"] for row in scores.over_seeds(rows([1], seeds=1))}
 
 
 def test_one_seed_has_no_spread():
-    found = evaluate.over_seeds(rows([1], seeds=1))
+    found = scores.over_seeds(rows([1], seeds=1))
     assert {row["spread"] for row in found} == {None}
-    assert "–" in show.markdown_table(found)
-    show.plot_ablation(found, "PSNR")
+    assert "–" in figures.markdown_table(found)
+    figures.plot_ablation(found, "PSNR")
 
 
 def test_a_gain_of_every_seed_is_certain_and_one_that_hangs_on_a_seed_is_not():
-    steady = evaluate.gains_over_seeds(rows([1.0, 1.0, 1.0]), "student", "scratch")
+    steady = scores.gains_over_seeds(rows([1.0, 1.0, 1.0]), "student", "scratch")
     assert [row["n_pairs"] for row in steady] == [10, 50]
     assert all(row[key] == pytest.approx(1.0) for row in steady for key in ("difference", "low", "high"))
-    lucky = evaluate.gains_over_seeds(rows([3.0, 0.0, 0.0]), "student", "scratch")[0]
+    lucky = scores.gains_over_seeds(rows([3.0, 0.0, 0.0]), "student", "scratch")[0]
     assert lucky["difference"] == pytest.approx(1.0) and lucky["low"] <= 0 and lucky["high"] > 2
-    assert evaluate.gains_over_seeds(rows([1, 1, 1]), "absent", "scratch") == []
+    assert scores.gains_over_seeds(rows([1, 1, 1]), "absent", "scratch") == []
 
 
 def test_rows_come_back_from_the_file_as_they_were(tmp_path):
     written = [{"set": "a", "kind": "paired", "image": "1.png", "model": "input", "psnr_rgb": 30.25},
                {"set": "b", "kind": "unpaired", "image": "2.png", "model": "input", "change": 0.5}]  # fmt: skip
-    evaluate.save_rows(tmp_path / "scores.csv", written)
-    assert evaluate.load_rows(tmp_path / "scores.csv", seed=4) == [{"seed": 4, **row} for row in written]
-    with pytest.raises(evaluate.CollectionError, match=r"none.csv: no scores; run stage 5"):
-        evaluate.load_rows(tmp_path / "none.csv")
+    scores.save_rows(tmp_path / "scores.csv", written)
+    assert scores.load_rows(tmp_path / "scores.csv", seed=4) == [{"seed": 4, **row} for row in written]
+    with pytest.raises(scores.CollectionError, match=r"none.csv: no scores; run stage 5"):
+        scores.load_rows(tmp_path / "none.csv")
 
 
 def test_the_figure_has_a_panel_a_set_and_a_line_a_row():
-    figure = show.plot_ablation(evaluate.over_seeds(rows([1, 2, 3])), "PSNR")
+    figure = figures.plot_ablation(scores.over_seeds(rows([1, 2, 3])), "PSNR")
     assert [ax.get_title() for ax in figure.get_axes()] == ["yard"]
     assert [t.get_text() for t in figure.legends[0].get_texts()] == ["input", "scratch", "student"]
 

@@ -1,19 +1,18 @@
 """Connected tasks: labels are free and right, a task can be learned, samples come from real photographs alone."""
 
-import inspect
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from ttlkit import config, data, pocket, stages, steps, train
-from ttlkit.tasks import TASKS, predict, recognition_score, reconstruction_score
-from ttlkit.trainer import Trainer
+from ttlkit import machine
+from ttlkit.data import collections, pocket, samples
+from ttlkit.method import networks, objectives, recipes, weights
+from ttlkit.method.connected_tasks import TASKS, predict, recognition_score, reconstruction_score
+from ttlkit.method.trainer import Trainer
+from ttlkit.runs import settings
 
 PATCH = np.random.default_rng(0).random((32, 32, 3)).astype(np.float32)
-LAYERS = data.Layers()
+LAYERS = samples.Layers()
 
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=TASKS.keys())
@@ -73,7 +72,7 @@ def test_recognition_cannot_use_resolution_or_compression(tmp_path):
         (tmp_path / kind).mkdir()
         for i in range(2):
             Image.fromarray(photograph).resize((side, side)).save(tmp_path / kind / f"{i}.jpg", quality=quality)
-    crops = data.Photographs(
+    crops = samples.Photographs(
         {k: sorted((tmp_path / k).iterdir()) for k in ("rainy", "clean")}, TASKS["recognition"].sample, 64, 0
     )
     detail = {0.0: [], 1.0: []}
@@ -86,28 +85,37 @@ def test_recognition_cannot_use_resolution_or_compression(tmp_path):
 def test_a_teacher_learns(tmp_path):
     """A few seconds of training must bring the held-out picture above what the teacher is given."""
     root = pocket.build(tmp_path / "pocket-6", 6)
-    task, found = TASKS["deblur"], data.open_collection(root)
-    config.seed_everything(0)
+    task, found = TASKS["deblur"], collections.open_collection(root)
+    machine.seed_everything(0)
     teacher = task.build(8)
-    crops = data.Photographs(found.photographs(task.classes), task.sample, 32, 0)
+    crops = samples.Photographs({kind: found.real(kind) for kind in task.classes}, task.sample, 32, 0)
     options = {"folder": tmp_path, "key": "k", "batch": 8, "learning_rate": 4e-3, "seed": 0}
-    Trainer(teacher, steps.task_step(task), crops, steps=150, **options).fit()
-    kept = data.Photographs(found.photographs(task.classes, kept_back=True), task.sample, 32, 1)
-    said = predict(task, teacher, [kept[n] for n in range(32)])
+    Trainer(teacher, objectives.task_step(task), crops, steps=150, **options).fit()
+    held_out = samples.Photographs({kind: found.real(kind, held_out=True) for kind in task.classes}, task.sample, 32, 1)
+    said = predict(task, teacher, [held_out[n] for n in range(32)])
     found = task.score(said["output"], said["target"], said["image"])
     assert found["psnr_rgb"] > found["psnr_rgb_input"] + 0.5
 
 
-def test_teachers_see_real_photographs_only():
-    """The stage reads no other part of a collection; neither its notebook nor its lesson touches pairs or test sets."""
-    assert config.TeacherPretraining.reads == config.Distillation.reads == ("real", "streaks")  # layers: no scenes
-    for name, lesson in (
-        ("02_teacher_pretraining", train.teacher_pretraining),
-        ("03_distillation", train.distillation),
-    ):
-        path = Path(stages.__file__).parents[1] / "notebooks" / f"{name}.ipynb"
-        code = "".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
-        code += inspect.getsource(lesson)
-        assert lesson is train.LESSONS[name] and f"train.{lesson.__name__}(" in code and ".photographs(" in code
-        for forbidden in (".pairs", ".tests", "few_pairs", "data.Pairs", "synthetic"):
-            assert forbidden not in code
+class Watched:
+    """A collection that notes what is taken of it."""
+
+    def __init__(self, collection):
+        self._collection, self.taken = collection, set()
+
+    def __getattr__(self, name):
+        self.taken.add(name)
+        return getattr(self._collection, name)
+
+
+def test_teachers_see_real_photographs_only(tmp_path):
+    """Neither recipe touches pairs or test sets, and the stages read no other part of a collection."""
+    assert settings.TeacherPretraining.reads == settings.Distillation.reads == ("real", "streaks")  # layers: no scenes
+    collection = collections.open_collection(pocket.build(tmp_path / "pocket-6", 6))
+    options = {"width": 8, "patch": 16, "seed": 0}
+    for task in TASKS.values():
+        seen = Watched(collection)
+        recipe = recipes.teacher_pretraining(task, seen, **options)
+        assert recipe.samples[0] and seen.taken == {"real", "streaks"}
+    seen, teachers = Watched(collection), {"deblur": weights.freeze(networks.Restorer(8))}
+    assert recipes.distillation(teachers, seen, guide="", **options).samples[0] and seen.taken == {"real", "streaks"}

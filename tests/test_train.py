@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ttlkit import config, data, models, pocket, stages, train
-from ttlkit.tasks import TASKS
+from ttlkit.data import collections, pocket
+from ttlkit.method import networks, weights
+from ttlkit.method.connected_tasks import TASKS
+from ttlkit.method.trainer import load_checkpoint
+from ttlkit.runs import settings, stages, training, worker
 
-REPO = Path(config.__file__).parents[1]
+REPO = Path(__file__).resolve().parents[1]
 STEPS = 6
 # Last stage first: a stage that begins is no longer finished, and the later ones need it.
 KINDS = {"04_fine_tuning": {}, "03_distillation": {"guide": ""}, "02_teacher_pretraining": {"task": "recognition"}}
@@ -20,21 +23,23 @@ KINDS = {"04_fine_tuning": {}, "03_distillation": {"guide": ""}, "02_teacher_pre
 SCRIPT = """
 import os, signal, sys
 from test_train import KINDS, open_stage
-from ttlkit import data, train
+from ttlkit.data import collections
+from ttlkit.runs import training
 killed_at, collection, run, *kinds = sys.argv[1:]
 for kind in kinds:
     stage = open_stage(kind, collection, run)
-    lesson = train.LESSONS[kind](stage.begin(writes=os.environ["RANK"] == "0"), data.open_collection(collection))
-    fit = train.trainer_for(stage, lesson)
+    stage.begin(writes=os.environ["RANK"] == "0")
+    recipe = training.RECIPES[kind](stage, collections.open_collection(collection))
+    fit = training.trainer_for(stage, recipe)
     assert fit.accelerator.num_processes == int(os.environ["WORLD_SIZE"])
     fit.log_every, fit.checkpoint_seconds = 1, 0
     if int(killed_at):
-        step = fit.step
+        step = fit.objective
         def last(model, batch):
             if fit.done == int(killed_at) and os.environ["RANK"] == "1":
                 os.kill(os.getpid(), signal.SIGKILL)
             return step(model, batch)
-        fit.step = last
+        fit.objective = last
     fit.fit()
 fit.accelerator.end_training()
 """
@@ -44,8 +49,8 @@ def open_stage(kind, collection, run):
     """A small stage of its own run folder, in which the teachers and the student stand already."""
     small = {"profile": "smoke", "steps": STEPS, "batch": 4, "patch": 16, "width": 16, "collection": str(collection)}
     given = {"tasks": "recognition,streaks", "guidance": 0.5, **small, **KINDS[kind], "run": run}
-    known = config.STAGES[kind].__dataclass_fields__
-    return stages.StageRun(config.resolve(config.STAGES[kind], {k: v for k, v in given.items() if k in known}))
+    known = settings.STAGES[kind].__dataclass_fields__
+    return stages.StageRun(settings.resolve(settings.STAGES[kind], {k: v for k, v in given.items() if k in known}))
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +65,11 @@ def made(tmp_path_factory):
         for run in ("one", "two", "killed"):
             for task in ("recognition", "streaks"):
                 settings = {"profile": "smoke", "task": task, "run": run, "collection": str(collection)}
-                stage = stages.StageRun(config.resolve(config.TeacherPretraining, settings)).begin()
-                models.save_weights(TASKS[task].build(16), stage.folder / "teacher.safetensors")
+                stage = stages.StageRun(settings.resolve(settings.TeacherPretraining, settings)).begin()
+                weights.save_weights(TASKS[task].build(16), stage.folder / "teacher.safetensors")
                 stage.finish()
             student = open_stage("03_distillation", collection, run).begin()
-            models.save_weights(models.Restorer(16), student.folder / "student.safetensors")
+            weights.save_weights(networks.Restorer(16), student.folder / "student.safetensors")
             student.finish()
         yield home, collection
 
@@ -92,20 +97,20 @@ def losses(folder):
     return [json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def weights(folder):
-    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+def learned(folder):
+    return load_checkpoint(folder / "checkpoint.pt")["model"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_processes_learn_what_one_learns(made, two, kind):
     """Same losses and weights as one process with the whole batch, but for the order of summation."""
     one = open_stage(kind, made[1], "one").begin()
-    lesson = train.LESSONS[kind](one, data.open_collection(made[1]))
-    fit = train.trainer_for(one, lesson)
+    recipe = training.RECIPES[kind](one, collections.open_collection(made[1]))
+    fit = training.trainer_for(one, recipe)
     fit.log_every = 1
     history = fit.fit()
     assert losses(two[kind]) == pytest.approx([row["loss"] for row in history], abs=2e-5)
-    for name, value in weights(two[kind]).items():
+    for name, value in learned(two[kind]).items():
         torch.testing.assert_close(value, fit.plain.state_dict()[name], atol=2e-4, rtol=0)
 
 
@@ -115,18 +120,18 @@ def test_two_processes_resume_to_the_same_bits(made, two):
     kind = "04_fine_tuning"
     folder = open_stage(kind, collection, "killed").folder
     assert torchrun(home / "script.py", 3, collection, "killed", kind).returncode != 0
-    stopped = torch.load(folder / "checkpoint.pt", weights_only=True)["done"]
+    stopped = load_checkpoint(folder / "checkpoint.pt")["done"]
     assert 0 < stopped <= 3
     again = torchrun(home / "script.py", 0, collection, "killed", kind)
     assert again.returncode == 0 and f"going on from step {stopped}" in again.stdout, again.stderr
     assert losses(folder) == losses(two[kind])
-    found, expected = weights(folder), weights(two[kind])
+    found, expected = learned(folder), learned(two[kind])
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_the_command_trains_a_stage_once_and_one_process_writes(made):
     home, collection = made
-    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--task", "deblur"]
+    command = ["-m", "ttlkit.runs.worker", "02_teacher_pretraining", "--profile", "smoke", "--task", "deblur"]
     command += ["--collection", collection, "--run-name", "command", "--steps", 3]
     done = torchrun(*command)
     assert done.returncode == 0, done.stderr
@@ -140,7 +145,17 @@ def test_the_command_trains_a_stage_once_and_one_process_writes(made):
 
 
 def test_a_batch_that_cannot_be_shared_is_one_line(made):
-    command = ["-m", "ttlkit.train", "02_teacher_pretraining", "--profile", "smoke", "--batch", 3, "--run-name", "odd"]
+    command = [
+        "-m",
+        "ttlkit.runs.worker",
+        "02_teacher_pretraining",
+        "--profile",
+        "smoke",
+        "--batch",
+        3,
+        "--run-name",
+        "odd",
+    ]
     done = torchrun(*command)
     assert done.returncode != 0
     said = [line for line in done.stderr.splitlines() if line.startswith("ttlkit:")]
@@ -158,13 +173,13 @@ def test_a_batch_that_cannot_be_shared_is_one_line(made):
     ],
 )
 def test_what_is_wrong_is_one_line(home, capsys, arguments, words):
-    assert train.main(["02_teacher_pretraining", "--profile", "smoke", *arguments]) == 1
+    assert worker.main(["02_teacher_pretraining", "--profile", "smoke", *arguments]) == 1
     said = capsys.readouterr().err
     assert said.startswith("ttlkit: ") and words in said and said.count("\n") == 1
 
 
 def test_an_earlier_stage_that_is_missing_is_named(made, capsys):
-    assert train.main(["03_distillation", "--profile", "smoke", "--run", "new", "--collection", str(made[1])]) == 1
+    assert worker.main(["03_distillation", "--profile", "smoke", "--run", "new", "--collection", str(made[1])]) == 1
     assert "02_teacher_pretraining.ipynb with task = 'recognition' first" in capsys.readouterr().err
 
 
@@ -173,5 +188,5 @@ def test_a_run_that_another_process_works_on_is_left_alone(made, capsys):
     folder.mkdir()
     with stages.alone(folder):
         command = ["02_teacher_pretraining", "--profile", "smoke", "--run", "busy", "--collection", str(made[1])]
-        assert train.main(command) == 1
+        assert worker.main(command) == 1
     assert "another process is working on this run" in capsys.readouterr().err

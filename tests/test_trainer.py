@@ -1,46 +1,54 @@
 """Training: stopping and resuming gives the same bits, at any step, for every kind of stage."""
 
+import hashlib
+import io
 import json
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from ttlkit import config, data, models, steps
-from ttlkit import pocket as pocket_module
-from ttlkit.tasks import TASKS
-from ttlkit.trainer import StepSampler, Trainer, TrainingError, learning_rate
+from ttlkit import files, machine
+from ttlkit.data import collections, pocket, samples
+from ttlkit.method import networks, objectives, weights
+from ttlkit.method.connected_tasks import TASKS
+from ttlkit.method.trainer import StepSampler, Trainer, TrainingError, learning_rate, load_checkpoint
 
 STEPS = 7
 
 
 @pytest.fixture(scope="module")
-def pocket(tmp_path_factory):
-    return data.open_collection(pocket_module.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
+def collection(tmp_path_factory):
+    return collections.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
 
 
 class Stopped(Exception):
     pass
 
 
-def build(kind, pocket, folder, workers=0):
-    config.seed_everything(0)
+def both(collection):
+    return {kind: collection.real(kind) for kind in ("rainy", "clean")}
+
+
+def build(kind, collection, folder, workers=0):
+    machine.seed_everything(0)
     if kind == "distillation":
-        teachers = {"a": models.freeze(models.Recogniser(16)), "b": models.freeze(models.Restorer(16))}
-        model = models.Distiller(models.Restorer(8), teachers)
-        step = steps.distillation_step(teachers, guide=teachers["b"])
-        samples = data.Photographs(pocket.photographs(), data.in_any_rain, 16, 0)
+        teachers = {"a": weights.freeze(networks.Recogniser(16)), "b": weights.freeze(networks.Restorer(16))}
+        model = networks.Distiller(networks.Restorer(8), teachers)
+        step = objectives.distillation_step(teachers, guide=teachers["b"])
+        drawn_from = samples.Photographs(both(collection), samples.in_any_rain, 16, 0)
     elif kind == "fine-tuning":
-        model, step = models.Restorer(8), steps.restoration_step(models.freeze(models.Restorer(8)))
-        seen = data.Photographs(pocket.photographs(), data.as_it_is, 16, 0)
-        drawn = data.Photographs(pocket.photographs(["clean"]), TASKS["streaks"].sample, 16, 0)
-        samples = data.Guided(data.Pairs(pocket.few_pairs(3, 0), 16, 0), seen, drawn, 0.5)
+        model, step = networks.Restorer(8), objectives.restoration_step(weights.freeze(networks.Restorer(8)))
+        seen = samples.Photographs(both(collection), samples.as_it_is, 16, 0)
+        drawn = samples.Photographs({"clean": collection.real("clean")}, TASKS["streaks"].sample, 16, 0)
+        drawn_from = samples.Guided(samples.Pairs(collection.few_pairs(3, 0), 16, 0), seen, drawn, 0.5)
     else:
         task = TASKS[kind]
-        model, step = task.build(8), steps.task_step(task)
-        samples = data.Photographs(pocket.photographs(task.classes), task.sample, 16, 0)
+        model, step = task.build(8), objectives.task_step(task)
+        drawn_from = samples.Photographs({kind: collection.real(kind) for kind in task.classes}, task.sample, 16, 0)
     options = {"key": "k", "steps": STEPS, "batch": 4, "learning_rate": 1e-3, "seed": 0, "log_every": 1}
-    return Trainer(model, step, samples, folder=folder, workers=workers, checkpoint_seconds=0, **options)
+    return Trainer(model, step, drawn_from, folder=folder, workers=workers, checkpoint_seconds=0, **options)
 
 
 def stop_after(step):
@@ -52,103 +60,142 @@ def stop_after(step):
 
 
 @pytest.mark.parametrize("kind", [*TASKS, "distillation", "fine-tuning"])
-def test_resuming_is_bit_exact_for_every_stage(kind, pocket, tmp_path):
+def test_resuming_is_bit_exact_for_every_stage(kind, collection, tmp_path):
     (tmp_path / "whole").mkdir()
-    whole = build(kind, pocket, tmp_path / "whole")
+    whole = build(kind, collection, tmp_path / "whole")
     whole.fit()
-    expected = models.checksum(whole.plain)
+    expected = weights.checksum(whole.plain)
     folder = tmp_path / "parts"
     folder.mkdir()
     for stop, workers in ((1, 0), (4, 2)):  # interrupted twice, before the step's checkpoint was written
         with pytest.raises(Stopped):
-            build(kind, pocket, folder, workers).fit(stop_after(stop))
-    last = build(kind, pocket, folder)
+            build(kind, collection, folder, workers).fit(stop_after(stop))
+    last = build(kind, collection, folder)
     history = last.fit()
-    assert models.checksum(last.plain) == expected
+    assert weights.checksum(last.plain) == expected
     assert [row["step"] for row in history] == list(range(1, STEPS + 1))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [row["loss"] for row in rows] == [row["loss"] for row in whole.history]
 
 
-def test_resuming_at_every_step(pocket, tmp_path):
+def test_resuming_at_every_step(collection, tmp_path):
     (tmp_path / "whole").mkdir()
-    whole = build("fine-tuning", pocket, tmp_path / "whole")
+    whole = build("fine-tuning", collection, tmp_path / "whole")
     whole.fit()
     for stop in range(1, STEPS):
         folder = tmp_path / str(stop)
         folder.mkdir()
         with pytest.raises(Stopped):
-            build("fine-tuning", pocket, folder).fit(stop_after(stop))
-        again = build("fine-tuning", pocket, folder)
+            build("fine-tuning", collection, folder).fit(stop_after(stop))
+        again = build("fine-tuning", collection, folder)
         again.fit()
-        assert models.checksum(again.plain) == models.checksum(whole.plain), stop
+        assert weights.checksum(again.plain) == weights.checksum(whole.plain), stop
 
 
-def test_a_finished_training_is_not_trained_again(pocket, tmp_path):
-    build("streaks", pocket, tmp_path).fit()
-    again = build("streaks", pocket, tmp_path)
+def test_a_finished_training_is_not_trained_again(collection, tmp_path):
+    build("streaks", collection, tmp_path).fit()
+    again = build("streaks", collection, tmp_path)
     before = (tmp_path / "checkpoint.pt").stat().st_mtime_ns
     history = again.fit(stop_after(STEPS))  # would raise if a step ran
     assert history[-1]["step"] == STEPS
     assert (tmp_path / "checkpoint.pt").stat().st_mtime_ns == before
 
 
-def test_teachers_stay_frozen_and_bit_identical(pocket, tmp_path):
-    config.seed_everything(0)
-    teacher = models.freeze(models.Restorer(16))
-    before = models.checksum(teacher)
-    student = models.Restorer(8)
-    start = models.checksum(student)
-    distiller = models.Distiller(student, {"a": teacher})
-    samples = data.Photographs(pocket.photographs(), data.as_it_is, 16, 0)
+def test_teachers_stay_frozen_and_bit_identical(collection, tmp_path):
+    machine.seed_everything(0)
+    teacher = weights.freeze(networks.Restorer(16))
+    before = weights.checksum(teacher)
+    student = networks.Restorer(8)
+    start = weights.checksum(student)
+    distiller = networks.Distiller(student, {"a": teacher})
+    drawn_from = samples.Photographs(both(collection), samples.as_it_is, 16, 0)
     options = {"key": "k", "steps": 3, "batch": 2, "learning_rate": 1e-3, "seed": 0}
-    Trainer(distiller, steps.distillation_step({"a": teacher}), samples, folder=tmp_path, **options).fit()
-    assert models.checksum(teacher) == before
-    assert models.checksum(student) != start
+    Trainer(distiller, objectives.distillation_step({"a": teacher}), drawn_from, folder=tmp_path, **options).fit()
+    assert weights.checksum(teacher) == before
+    assert weights.checksum(student) != start
     assert all(p.grad is None for p in teacher.parameters())
 
 
-def test_another_key_starts_afresh(pocket, tmp_path, capsys):
-    build("streaks", pocket, tmp_path).fit()
-    other = build("streaks", pocket, tmp_path)
+def test_another_key_starts_afresh(collection, tmp_path, capsys):
+    build("streaks", collection, tmp_path).fit()
+    other = build("streaks", collection, tmp_path)
     other.key = "other"
     other.fit()
     assert "starts afresh" in capsys.readouterr().out
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == STEPS
 
 
-def test_a_damaged_checkpoint_starts_afresh(pocket, tmp_path, capsys):
-    build("streaks", pocket, tmp_path).fit()
-    whole = (tmp_path / "checkpoint.pt").read_bytes()
-    (tmp_path / "checkpoint.pt").write_bytes(whole[: len(whole) // 2])
-    assert build("streaks", pocket, tmp_path).fit()[-1]["step"] == STEPS
-    assert "damaged" in capsys.readouterr().out
+def sealed(state):
+    """A checkpoint file of any content, with the right checksum."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
 
 
-def test_a_full_disk_keeps_the_last_checkpoint(pocket, tmp_path, monkeypatch):
+ODD = {
+    "cut": lambda whole, state: whole[: len(whole) // 2],
+    "empty": lambda whole, state: b"",
+    "one bit": lambda whole, state: whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:],
+    "a list": lambda whole, state: sealed([1, 2]),
+    "another network": lambda whole, state: sealed({**state, "model": networks.Restorer(16).state_dict()}),
+    "part of a network": lambda whole, state: sealed({**state, "model": dict(list(state["model"].items())[:3])}),
+    "past the end": lambda whole, state: sealed({**state, "done": STEPS + 1}),
+    "no rows": lambda whole, state: sealed({k: v for k, v in state.items() if k != "rows"}),
+    "no optimizer": lambda whole, state: sealed({**state, "optimizer": {}}),
+}
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_checkpoint_starts_afresh_with_one_line(odd, collection, tmp_path, capsys):
+    first = build("streaks", collection, tmp_path)
+    first.fit()
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(ODD[odd](path.read_bytes(), load_checkpoint(path)))
+    capsys.readouterr()
+    again = build("streaks", collection, tmp_path)
+    history = again.fit()
+    said = [line for line in capsys.readouterr().out.splitlines() if "starts afresh" in line]
+    assert len(said) == 1 and "checkpoint.pt" in said[0]
+    assert [row["step"] for row in history] == list(range(1, STEPS + 1))
+    assert weights.checksum(again.plain) == weights.checksum(first.plain)  # nothing of the odd state is left
+
+
+def test_rows_travel_with_the_checkpoint(collection, tmp_path):
+    build("streaks", collection, tmp_path).fit()
+    log = tmp_path / "metrics.jsonl"
+    before = log.read_text()
+    log.write_text("another run's rows\n")
+    build("streaks", collection, tmp_path).fit()
+    assert log.read_text() == before
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(collection, tmp_path, monkeypatch):
     with pytest.raises(Stopped):
-        build("streaks", pocket, tmp_path).fit(stop_after(4))
+        build("streaks", collection, tmp_path).fit(stop_after(4))
     kept = (tmp_path / "checkpoint.pt").read_bytes()
 
-    def full(state, path):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    move = os.replace
 
-    monkeypatch.setattr(torch, "save", full)
+    def full(source, target):
+        if target.name == "checkpoint.pt":
+            raise OSError(28, "No space left on device")
+        move(source, target)
+
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(TrainingError, match=r"checkpoint.pt.*No space left.*run again"):
-        build("streaks", pocket, tmp_path).fit()
+        build("streaks", collection, tmp_path).fit()
     assert (tmp_path / "checkpoint.pt").read_bytes() == kept
     assert not list(tmp_path.glob(".checkpoint*"))
 
 
-def test_a_loss_that_is_not_a_number_stops_with_advice(pocket, tmp_path):
+def test_a_loss_that_is_not_a_number_stops_with_advice(collection, tmp_path):
     def step(model, batch):
         return model(batch["rainy"]).mean(dim=(1, 2, 3)) * float("nan"), {}
 
-    samples = data.Pairs(pocket.few_pairs(2, 0), 16, 0)
+    drawn_from = samples.Pairs(collection.few_pairs(2, 0), 16, 0)
     options = {"key": "k", "steps": 3, "batch": 2, "learning_rate": 1e-3, "seed": 0, "log_every": 1}
     with pytest.raises(TrainingError, match="lower learning_rate"):
-        Trainer(models.Restorer(8), step, samples, folder=tmp_path, **options).fit()
+        Trainer(networks.Restorer(8), step, drawn_from, folder=tmp_path, **options).fit()
 
 
 def test_processes_share_a_batch():

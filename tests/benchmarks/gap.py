@@ -11,7 +11,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from ttlkit import gap, images
+from ttlkit.data import image_files
+from ttlkit.gap import study
 
 
 def main():
@@ -22,13 +23,15 @@ def main():
         name: [f for f in sorted((collection / name).rglob("*")) if f.is_dir()]
         for name in ("real", "synthetic", "test")
     }
-    paths = {name: [path for folder in found for path in images.list_images(folder)] for name, found in folders.items()}
+    paths = {
+        name: [path for folder in found for path in image_files.list_images(folder)] for name, found in folders.items()
+    }
     with tempfile.TemporaryDirectory() as cold:
         os.environ["TTLKIT_CACHE"] = cold
         began = time.perf_counter()
-        measured = {name: gap.measure_files(found, name) for name, found in paths.items()}
+        measured = {name: study.measure_files(found, name) for name, found in paths.items()}
         middle = time.perf_counter()
-        gap.compare(measured["real"], measured["synthetic"])
+        study.compare(measured["real"], measured["synthetic"])
         ended = time.perf_counter()
     count = sum(len(side.paths) for side in measured.values())
     print(f"{count} images: {middle - began:.0f} s to measure, {ended - middle:.0f} s for the tests")

@@ -5,7 +5,10 @@
 
 import sys
 
-from ttlkit import pocket, rain, restore, show
+from ttlkit import rain
+from ttlkit.apply import restore
+from ttlkit.data import pocket
+from ttlkit.lesson import figures
 
 
 def main():
@@ -15,7 +18,7 @@ def main():
         clean = pocket.bundled(name)[:384, :576]
         drops = rain.physical(clean, seed, rate_mm_h=120, exposure_s=1 / 60, near_m=0.8, jpeg=95)
         grid.append([drops.rainy, restore.restore(student, drops.rainy), drops.background])
-    figure = show.plot_images(grid, ["rainy (rendered)", "restored by the released student", "truth"])
+    figure = figures.plot_images(grid, ["rainy (rendered)", "restored by the released student", "truth"])
     figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "notebooks/before_after.png", dpi=90, bbox_inches="tight")
 
 

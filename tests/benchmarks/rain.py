@@ -22,7 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ttlkit import config, features, images, rain, scenes, stats
+from ttlkit import machine, rain
+from ttlkit.data import image_files
+from ttlkit.gap import features, stats
+from ttlkit.rain import scenes
 
 
 def renderers():
@@ -52,10 +55,11 @@ def about_rain(pictures):
 
 def print_closeness(collection):
     folder = Path(collection) / "real"
-    rainy, clean = (images.list_images(folder / kind) for kind in ("rainy", "clean"))
-    scaled = [features.scale_down(images.load_image(path)) for path in clean]
-    halves = {part: about_rain(map(images.load_image, rainy[i::2])) for i, part in enumerate(("tuned on", "held out"))}
-    drawn = {"clean": about_rain(map(images.load_image, clean)), "other half": halves["tuned on"]}
+    rainy, clean = (image_files.list_images(folder / kind) for kind in ("rainy", "clean"))
+    scaled = [features.scale_down(image_files.load_image(path)) for path in clean]
+    parts = enumerate(("tuned on", "held out"))
+    halves = {part: about_rain(map(image_files.load_image, rainy[i::2])) for i, part in parts}
+    drawn = {"clean": about_rain(map(image_files.load_image, clean)), "other half": halves["tuned on"]}
     for seed in range(5):
         for renderer in (rain.photoshop, rain.physical):
             measured = about_rain(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
@@ -81,10 +85,10 @@ def main():
     if given.closeness:
         print_closeness(given.closeness)
         return
-    config.tune_process()  # as the training stages do
+    machine.tune_process()  # as the training stages do
     for height, width in ((320, 480), (768, 1024)):
         clean = scenes.dead_leaves(0, height, width)
-        clean_u8 = images.to_u8(clean)
+        clean_u8 = image_files.to_u8(clean)
         calls = renderers()
         rates = {name: [] for name in calls}
         for call in calls.values():

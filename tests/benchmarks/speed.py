@@ -25,7 +25,9 @@ import time
 import numpy as np
 import torch
 
-from ttlkit import config, models, restore
+from ttlkit import machine
+from ttlkit.apply import restore
+from ttlkit.evaluate import baselines
 
 ROWS = ("prenet", "prenet treated", "student torch", "student onnx", "student openvino")
 PACKAGES = {"student onnx": ("onnx", "onnxruntime"), "student openvino": ("onnx", "openvino")}
@@ -34,7 +36,7 @@ PACKAGES = {"student onnx": ("onnx", "onnxruntime"), "student openvino": ("onnx"
 def build(row, image, device):
     """A function without arguments that restores the image once."""
     if row == "prenet":
-        prenet = models.PReNet().eval().to(device)
+        prenet = baselines.PReNet().eval().to(device)
         nchw = torch.from_numpy(image.transpose(2, 0, 1)[None].copy()).to(device)
 
         def published():
@@ -43,8 +45,8 @@ def build(row, image, device):
 
         return published
     if row == "prenet treated":
-        prenet = models.PReNet().eval().to(device, memory_format=torch.channels_last)
-        engine = restore.torch_engine(prenet, config.precision(device))
+        prenet = baselines.PReNet().eval().to(device, memory_format=torch.channels_last)
+        engine = restore.torch_engine(prenet, machine.precision(device))
     else:
         engine = restore.load_engine(name=row.split()[1])
     return lambda: restore.apply(engine, image)
@@ -62,7 +64,7 @@ def main():
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--memory-of", choices=ROWS, help=argparse.SUPPRESS)
     given = options.parse_args()
-    device = config.device()
+    device = machine.device()
     image = np.random.default_rng(0).random((given.side, given.side, 3)).astype(np.float32)
     if given.memory_of:
         build(given.memory_of, image, device)()
@@ -74,7 +76,7 @@ def main():
     for row in sorted(set(ROWS) - set(rows)):
         print(f"{row}: left out, its packages are not installed (pip install 'ttlkit[export]')")
     memory = {row: peak(row, given.side) for row in rows}
-    config.tune_process()  # after the measured processes, which must give memory back as `ttlkit derain` does
+    machine.tune_process()  # after the measured processes, which must give memory back as `ttlkit derain` does
     runs = {row: build(row, image, device) for row in rows}
     times = {row: [] for row in rows}
     for number in range(given.rounds + 1):  # the first round warms up
@@ -83,7 +85,7 @@ def main():
             run()
             if number:
                 times[row].append((time.perf_counter() - began) / given.side**2 * 1e6)
-    print(f"{device}, {torch.get_num_threads()} threads, best precision {config.precision(device)}, "
+    print(f"{device}, {torch.get_num_threads()} threads, best precision {machine.precision(device)}, "
           f"{given.side} x {given.side} pixels, {given.rounds} rounds")  # fmt: skip
     print(f"{'':18}{'s a megapixel':>14}{'range':>20}{'times prenet':>14}{'range':>18}{'peak MB':>9}")
     for row, measured in times.items():

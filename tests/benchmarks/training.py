@@ -26,23 +26,26 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ttlkit import config, data, stages, train, trainer
+from ttlkit import machine
+from ttlkit.data import collections
+from ttlkit.method import recipes, trainer
+from ttlkit.runs import profiles, stages
 
 WARM = 5  # steps
 
 
 def lesson(given):
     """The student's fine-tuning without guide, as released, on as many pairs as the collection has; untrained."""
-    folder = Path(given.collection) if given.collection else config.home() / "datasets" / "pocket-40"
-    photographs = data.open_collection(folder, 40)
+    folder = Path(given.collection) if given.collection else machine.home() / "datasets" / "pocket-40"
+    photographs = collections.open_collection(folder, 40)
     settings = {"profile": "release", "init": "scratch", "n_pairs": min(200, len(photographs.pairs))}
-    stage = stages.StageRun(config.resolve(config.FineTuning, settings))
-    config.seed_everything(0)
-    return stage.settings, train.fine_tuning(stage, photographs)
+    stage = stages.StageRun(settings.resolve(settings.FineTuning, settings))
+    machine.seed_everything(0)
+    return stage.settings, recipes.fine_tuning(stage, photographs)
 
 
 def wait():
-    if config.device() == "cuda":
+    if machine.device() == "cuda":
         torch.cuda.synchronize()
 
 
@@ -61,7 +64,7 @@ def timed(call, spans):
 
 def kit(given, spans, folder):
     """Operations of a step; the loop is the Trainer's own, from the first batch to the last checkpoint."""
-    config.tune_process()
+    machine.tune_process()
     settings, task = lesson(given)
     options = {"steps": given.steps + WARM, "batch": settings.batch, "learning_rate": settings.learning_rate, "seed": 0}
     fit = trainer.Trainer(task.model, task.step, task.samples, folder=folder, key="", workers=given.workers, **options)
@@ -76,12 +79,12 @@ def kit(given, spans, folder):
 def plain(given, spans, folder):
     """The same network, loss and samples in a loop without any of it."""
     settings, task = lesson(given)
-    model = task.model.to(config.device()).train()
+    model = task.model.to(machine.device()).train()
     optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     numbers = trainer.StepSampler(settings.batch, 0, given.steps + WARM)
 
     def one_step(batch):
-        loss = task.step(model, {name: value.to(config.device()) for name, value in batch.items()})[0].mean()
+        loss = task.step(model, {name: value.to(machine.device()) for name, value in batch.items()})[0].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -95,9 +98,9 @@ def plain(given, spans, folder):
 
 def product():
     """Operations a second of a matrix product, the best of ten, in the machine's precision."""
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}[config.precision()]
-    side = 8192 if config.device() == "cuda" else 1024
-    a, b = (torch.rand(side, side, device=config.device()).to(dtype) for _ in range(2))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "no": torch.float32}[machine.precision()]
+    side = 8192 if machine.device() == "cuda" else 1024
+    a, b = (torch.rand(side, side, device=machine.device()).to(dtype) for _ in range(2))
     spans = []
     for _ in range(11):
         timed(torch.mm, spans)(a, b)
@@ -122,7 +125,7 @@ def main():
     options.add_argument("--steps", type=int, default=40, help="timed steps a round")
     options.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
     options.add_argument("--collection", help="a folder (default: the pocket collection of 40 scenes)")
-    options.add_argument("--workers", type=int, default=config.PROFILES["release"].workers, help="loader processes")
+    options.add_argument("--workers", type=int, default=profiles.PROFILES["release"].workers, help="loader processes")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--child", choices=("kit", "plain"), help=argparse.SUPPRESS)
     given = options.parse_args()
@@ -136,7 +139,7 @@ def main():
             command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
             printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             found.append(json.loads(printed.splitlines()[-1]))
-    print(f"{config.device()}, {torch.get_num_threads()} threads, {given.workers} workers, kit in {config.precision()}")
+    print(f"{machine.device()}, {torch.get_num_threads()} threads, {given.workers} workers, kit in {machine.precision()}")
     for name, found in rows.items():
         step, share = (statistics.median(row[key] for row in found) for key in ("step", "share"))
         print(f"{name:6} {step * 1000:8.1f} ms a step, {share:.0%} of the time inside of steps")

@@ -1,0 +1,207 @@
+"""The restorers as files for ONNX Runtime and OpenVINO: written, checked against torch, and run without torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ttlkit import __version__
+
+if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run without it
+    from ttlkit.method.networks import Derainer
+
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files, and which engine runs them
+OPSET = 18  # of the ONNX standard; the graph needs nothing newer
+CLOSE = 1e-4  # largest difference from torch, of values in [0, 1], with which a file is kept; measured: below 1e-6
+CHECKED = ((1, 3, 97, 131), (2, 3, 45, 23))  # no side is a multiple of 16
+
+
+class ExportError(RuntimeError):
+    """A file cannot be exported or used; the message names it and the way out."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What restores images, whichever library computes it.
+
+    `run`: rainy, float32 (B, 3, H, W) in [0, 1], any H and W, to restored, the same, clipped. `radius`: how many pixels
+    away an output pixel still sees, None where that is unknown, and the image must stay whole. `multiple`: tiles begin
+    at multiples of it. `too_large`: what `run` raises when a batch does not fit into memory. `facts`: of an exported
+    file 'radius', 'multiple', 'version' of ttlkit, 'weights' (header of the weights), 'card' (the model card).
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    radius: int | None = None
+    multiple: int = 1
+    too_large: tuple[type[Exception], ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None) -> Path:
+    """Write a restorer as `path`: OUT.onnx, or OUT.xml with OUT.bin beside it for OpenVINO; float32.
+
+    Input 'rainy' and output 'restored' are float32 (batch, 3, height, width) RGB in [0, 1], all three sizes free. What
+    the file restores is compared with torch on CHECKED before it takes its place: whole or not at all. `card` goes
+    into its metadata (see `card_of`). Raises ExportError.
+    """
+    import torch
+
+    path = Path(path)
+    kind = kind_of(path)
+    graph = to_onnx(model, card)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
+        made = Path(folder) / path.name
+        if kind == "onnx":
+            made.write_bytes(graph)
+        else:
+            openvino, network = _read_openvino(graph)
+            openvino.save_model(network, made, compress_to_fp16=False)
+        engine = load(made, exact=True)
+        for shape in CHECKED:
+            rainy = np.random.default_rng(0).random(shape, np.float32)
+            with torch.inference_mode():
+                expected = model(torch.from_numpy(rainy)).clamp(0, 1).numpy()
+            worst = float(np.abs(engine.run(rainy) - expected).max())
+            if not worst <= CLOSE:
+                raise ExportError(f"{path}: differs from torch by {worst:.2g}, so it was not kept; use --engine torch")
+        for file in sorted(Path(folder).iterdir()):  # the .bin before the .xml that needs it
+            os.replace(file, path.with_name(file.name))
+    return path
+
+
+def kind_of(path: Path) -> str:
+    """'onnx' or 'openvino', by the suffix."""
+    if path.suffix not in SUFFIXES:
+        raise ExportError(f"{path}: unknown format '{path.suffix}'; use .onnx (ONNX Runtime) or .xml (OpenVINO)")
+    return SUFFIXES[path.suffix]
+
+
+def to_onnx(model: Derainer, card: dict[str, Any] | None = None) -> bytes:
+    """The network as an ONNX file in memory, with `card` in its metadata; padding and clipping are in the graph.
+
+    By torch's older exporter: it gives the same values as the newer one (`dynamo=True`) in a second instead of
+    fourteen, and needs no onnxscript.
+    """
+    import torch
+
+    from ttlkit.apply.prepare import prepared
+    from ttlkit.method.networks import UNet
+
+    with _extra():
+        import onnx
+
+    multiple = UNet.multiple
+
+    class Whole(torch.nn.Sequential):
+        def forward(self, rainy):
+            # Replicate padding by indices: how far `F.pad` pads would be frozen at the size of the example.
+            height, width = rainy.shape[-2:]
+            rows = torch.arange((height + multiple - 1) // multiple * multiple).clamp(max=height - 1)
+            columns = torch.arange((width + multiple - 1) // multiple * multiple).clamp(max=width - 1)
+            return super().forward(rainy[:, :, rows][:, :, :, columns])[..., :height, :width].clamp(0, 1)
+
+    free = {0: "batch", 2: "height", 3: "width"}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # that the exporter is the older one, and of sizes that do not change
+        torch.onnx.export(
+            Whole(prepared(model)), (torch.rand(2, 3, 37, 53),), f"{folder}/net.onnx", dynamo=False,
+            input_names=["rainy"], output_names=["restored"], dynamic_axes={"rainy": free, "restored": free},
+            opset_version=OPSET,
+        )  # fmt: skip
+        graph = onnx.load(f"{folder}/net.onnx")
+    facts = {"radius": UNet.radius, "multiple": multiple, "version": __version__, "opset": OPSET, **(card or {})}
+    graph.producer_name, graph.doc_string = "ttlkit", facts.get("card", "")
+    onnx.helper.set_model_props(graph, {"ttlkit": json.dumps(facts)})
+    return graph.SerializeToString()
+
+
+def card_of(weights: Path) -> dict[str, Any]:
+    """The header of the weights, and the model card (README.md) where one lies beside them."""
+    from safetensors import safe_open
+
+    with safe_open(weights, framework="np") as file:
+        header = json.loads(file.metadata()["ttlkit"])
+    card = weights.with_name("README.md")
+    return {"weights": header, "card": card.read_text(encoding="utf-8") if card.is_file() else json.dumps(header)}
+
+
+def load(source: Path | bytes, kind: str = "", exact: bool = False) -> Engine:
+    """Run an exported file, or ONNX in memory with the engine `kind`, on the processor.
+
+    OpenVINO takes bfloat16 where the processor multiplies it natively, unless `exact`; ONNX Runtime takes float32.
+    Threads: $OMP_NUM_THREADS, else as many as the engine takes. Raises ExportError.
+    """
+    name = f"{source}" if isinstance(source, Path) else "network in memory"
+    if isinstance(source, Path):
+        kind = kind_of(source)
+        if not source.is_file():
+            raise ExportError(f"{name}: no such file; `ttlkit export {name}` makes it")
+    try:
+        run, text = _load_onnx(source) if kind == "onnx" else _load_openvino(source, exact)
+        facts = json.loads(text)
+        return Engine(run, facts["radius"], facts["multiple"], facts=facts)
+    except (KeyError, json.JSONDecodeError):
+        raise ExportError(f"{name}: not written by ttlkit; make it with `ttlkit export`") from None
+    except ExportError:
+        raise
+    except Exception as error:  # noqa: BLE001 - both engines raise many kinds for a bad file
+        words = " ".join(str(error).split())[:200]
+        raise ExportError(f"{name}: not a network that {kind} can run ({words}); export it again") from None
+
+
+def _load_onnx(source: Path | bytes) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    with _extra():
+        import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map["ttlkit"]
+    return lambda rainy: session.run(None, {"rainy": rainy})[0], facts
+
+
+def _load_openvino(source: Path | bytes, exact: bool) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
+    openvino, network = _read_openvino(source)
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads()}
+    compiled = openvino.compile_model(network, "CPU", options | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {}))
+    return lambda rainy: compiled(rainy)[0], network.get_rt_info(["ttlkit"]).astype(str)
+
+
+def _read_openvino(source: Path | bytes) -> tuple[Any, Any]:
+    """OpenVINO, and its network from its own file, or from ONNX in memory, whose metadata it would drop."""
+    with _extra():
+        import openvino
+
+    network = openvino.Core().read_model(source)
+    if isinstance(source, bytes):
+        import onnx
+
+        for entry in onnx.load_from_string(source).metadata_props:
+            network.set_rt_info(entry.value, [entry.key])
+    return openvino, network
+
+
+def _threads() -> int:
+    """$OMP_NUM_THREADS, which neither engine heeds by itself; 0, their own choice, where it is not set."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() else 0
+
+
+@contextmanager
+def _extra():
+    """An import of the `export` extra; ExportError says how to get what is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ExportError(f"{error.name or error} is not installed; pip install 'ttlkit[export]'") from None

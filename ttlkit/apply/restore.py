@@ -1,0 +1,198 @@
+"""Inference: one image, whole or in tiles, with torch, ONNX Runtime or OpenVINO."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ttlkit import machine, words
+from ttlkit.apply import export
+from ttlkit.apply.export import Engine
+from ttlkit.data import image_files, photos
+
+if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run without it
+    from torch import nn
+
+    from ttlkit.method.networks import Derainer
+
+RELEASED = machine.PACKAGE / "weights" / "student.safetensors"  # trained on real photographs; card beside it
+WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
+TILE = 1024  # side of the tiles of a larger one
+SMALLEST = 64  # side below which smaller tiles save no memory: what they overlap by is more
+ENGINES = ("torch", *export.SUFFIXES.values())
+STRONGEST = 1.5  # twice the streaks taken away would be dark streaks
+
+
+class RestoreError(ValueError):
+    """An image cannot be restored as told; the message says why, and the way out."""
+
+
+class TooLargeError(RestoreError):
+    """Not even the smallest tile fits into the memory of the device."""
+
+
+def derain(
+    image: np.ndarray | Path | str,
+    *,
+    weights: Path | str = RELEASED,
+    engine: str | None = None,
+    device: str | None = None,
+    tile: int | None = None,
+    strength: float = 1.0,
+) -> np.ndarray:
+    """Remove the rain from a photograph: `ttlkit.derain(image)`.
+
+    `image`: (H, W, 3) RGB, uint8, uint16 or float in [0, 1], or the name of a file. Returns an array of the same
+    shape and type; of a file, its upright pixels, uint8 or uint16. `weights`, `engine`, `device` as in `load_engine`,
+    `tile` and `strength` as in `apply`. Weights are read once.
+    """
+    if isinstance(image, (str, Path)):
+        image = photos.load_photo(image).pixels
+    path = Path(weights).resolve()
+    changed = path.stat().st_mtime_ns if path.exists() else 0
+    return apply(_cached_engine(path, changed, engine, device), np.asarray(image), tile=tile, strength=strength)
+
+
+@functools.lru_cache(maxsize=2)
+def _cached_engine(path: Path, changed: int, name: str | None, device: str | None) -> Engine:
+    return load_engine(path, name, device)
+
+
+def restore(model: nn.Module, image: np.ndarray, *, precision: str = "no", tile: int | None = None) -> np.ndarray:
+    """Remove the rain from an image (H, W, 3), float in [0, 1], uint8 or uint16; float32 of the same size, clipped.
+
+    Runs where the model is. `precision`: 'no' (float32), 'bf16' or 'fp16' autocast; `tile` as in `apply`.
+    """
+    return apply(torch_engine(model, precision), image, tile=tile, dtype=np.float32)
+
+
+def apply(
+    engine: Engine, image: np.ndarray, *, tile: int | None = None, strength: float = 1.0, dtype=None
+) -> np.ndarray:
+    """Remove the rain from an image (H, W, 3), float in [0, 1], uint8 or uint16; the same shape and type come back.
+
+    `tile`: side of the tiles in pixels; by default an image of over 3 megapixels is cut into tiles of 1024. They
+    overlap by the network's reach, so their seams show what the whole image shows; where one does not fit into the
+    memory of a GPU, all are halved. A network whose reach is unknown runs whole. `strength`, 0 to 1.5: the result is
+    rainy + strength · (restored - rainy), clipped. `dtype`: of the result, where it is another one. Takes the memory
+    of image, result and one tile.
+    """
+    if not 0 <= strength <= STRONGEST:
+        raise RestoreError(f"strength = {strength} must be 0 to {STRONGEST}; 1 is what the network says")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise image_files.ImageError(f"an image (H, W, 3) is needed, got shape {image.shape}")
+    if image.dtype.kind != "f" and image.dtype not in (np.uint8, np.uint16):
+        raise image_files.ImageError(f"an image of uint8, uint16 or floats is needed, got {image.dtype}")
+    if tile is not None and (tile < engine.multiple or tile % engine.multiple):
+        raise RestoreError(f"tile = {tile} must be a positive multiple of {engine.multiple}")
+    height, width = image.shape[:2]
+    side = max(height, width)
+    whole = engine.radius is None or (tile is None and height * width <= WHOLE)
+    tile = side if whole else tile or TILE
+    out = np.empty(image.shape, dtype or image.dtype)
+    while True:
+        try:
+            _fill_tiles(engine, image, out, tile, strength)
+            return out
+        except engine.too_large as error:
+            smaller = min(tile, side) // 2 // engine.multiple * engine.multiple
+            if engine.radius is None or smaller < SMALLEST:
+                raise TooLargeError(
+                    f"a piece of {min(tile, side)} pixels does not fit into the memory of the device "
+                    f"({str(error).splitlines()[0]:.80}); use --device cpu"
+                ) from None
+        tile = smaller  # out of the handler, which keeps the tensors of the failed attempt alive
+
+
+def _fill_tiles(engine: Engine, image: np.ndarray, out: np.ndarray, tile: int, strength: float) -> None:
+    halo = -(-(engine.radius or 0) // engine.multiple) * engine.multiple
+    for top in range(0, len(image), tile):
+        for left in range(0, image.shape[1], tile):
+            y, x = max(0, top - halo), max(0, left - halo)
+            rainy = _floats(image[y : top + tile + halo, x : left + tile + halo])
+            planes = np.ascontiguousarray(rainy.transpose(2, 0, 1)[None], np.float32)
+            piece = engine.run(planes)[0].transpose(1, 2, 0)
+            restored = piece[top - y : top - y + tile, left - x : left - x + tile]
+            here = np.s_[top : top + tile, left : left + tile]
+            if strength != 1:
+                rainy = _floats(image[here])
+                restored = np.clip(rainy + strength * (restored - rainy), 0, 1)
+            out[here] = np.round(restored * np.iinfo(out.dtype).max) if out.dtype.kind == "u" else restored
+
+
+def _floats(image: np.ndarray) -> np.ndarray:
+    return image_files.to_float(image) if image.dtype.kind == "u" else image
+
+
+def load_engine(
+    weights: Path | str = RELEASED, name: str | None = None, device: str | None = None, precision: str | None = None
+) -> Engine:
+    """A restorer's weights (.safetensors), or what `ttlkit export` made of them (.onnx, .xml), ready to run.
+
+    `name`: one of ENGINES, by default what the file is for; ONNX Runtime and OpenVINO take .safetensors too, for a
+    second more. `device`: 'cpu' or 'cuda', by default the best that torch finds; `precision` as in `torch_engine`, by
+    default the best of the device. Raises RestoreError, WeightsError and ExportError.
+    """
+    path = Path(weights)
+    own = export.SUFFIXES.get(path.suffix)
+    name = name or own or "torch"
+    words.check_name(name, ENGINES, "engine")
+    if own and own != name:
+        raise RestoreError(f"{path}: is for --engine {own}, not {name}")
+    if name != "torch":
+        if device not in (None, "cpu"):
+            raise RestoreError(
+                f"--engine {name} runs on the processor only: leave out --device {device}, or the engine"
+            )
+        return export.load(path) if own else export.load(export.to_onnx(load_restorer(path)), name)
+    import torch
+
+    device = device or machine.device()
+    if device == "cuda" and not torch.cuda.is_available():
+        raise RestoreError("--device cuda: torch finds no CUDA device here; use --device cpu")
+    return torch_engine(load_restorer(path, device), precision or machine.precision(device))
+
+
+def torch_engine(model: nn.Module, precision: str = "no") -> Engine:
+    """A network in torch, run where it is; `precision`: 'no' (float32), 'bf16' or 'fp16' autocast."""
+    import torch
+
+    from ttlkit.method.networks import Derainer, UNet
+
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+
+    def run(rainy: np.ndarray) -> np.ndarray:
+        device = next(model.parameters()).device
+        tensor = torch.from_numpy(rainy).to(device).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return model(tensor).float().clamp(0, 1).cpu().numpy()
+
+    radius = UNet.radius if isinstance(model, Derainer) else None
+    return Engine(run, radius, UNet.multiple, (torch.cuda.OutOfMemoryError,))
+
+
+def load_restorer(path: Path | str, device: str = "cpu") -> Derainer:
+    """A restorer's weights, `prepared` to run on `device`; WeightsError where they restore nothing."""
+    from ttlkit.apply.prepare import prepared
+    from ttlkit.method.networks import Derainer
+    from ttlkit.method.weights import WeightsError, load_weights
+
+    model = load_weights(path)
+    if not isinstance(model, Derainer):
+        raise WeightsError(f"{path}: holds a {type(model).__name__}, which does not restore images")
+    return prepared(model).to(device)
+
+
+def student_of(run_folder: Path) -> Path:
+    """The fine-tuned student of a run; WeightsError says how to make one."""
+    from ttlkit.method.weights import WeightsError
+
+    stage = run_folder / "04_fine_tuning-student"
+    if not (stage / "DONE.json").is_file():
+        raise WeightsError(
+            f"{run_folder}: no fine-tuned student yet; make it: ttlkit reproduce --run {run_folder.name}"
+        )
+    return stage / "restorer.safetensors"

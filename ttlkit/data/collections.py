@@ -1,0 +1,153 @@
+"""Collections: one folder layout for generated, fetched and own images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttlkit.data import image_files, pocket
+
+
+class CollectionError(ValueError):
+    """A collection cannot be used; the message names the folder or file and the way out."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files of one scene: rainy, and its clean image or its streak mask."""
+
+    rainy: Path
+    truth: Path
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """One folder below test/: `kind` is 'paired' (clean), 'masked' (streak mask) or 'unpaired' (rainy alone)."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of the name
+    name: str
+    kind: str
+    pairs: tuple[Pair, ...]
+
+    def spread(self, most: int) -> tuple[Pair, ...]:
+        """At most `most` of its pairs, evenly spread."""
+        return tuple(spread(self.pairs, most))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """What a collection folder holds (layout in datasets/README.md)."""
+
+    root: Path
+    rainy: tuple[Path, ...]
+    clean: tuple[Path, ...]
+    pairs: tuple[Pair, ...]
+    tests: tuple[TestSet, ...]
+    simulated: bool
+    streaks: tuple[Path, ...] = ()
+
+    def real(self, kind: str, held_out: bool = False) -> list[Path]:
+        """Photographs, "rainy" or "clean": the ones to train on, or every fifth, which no stage ever trains on."""
+        found = {"rainy": self.rainy, "clean": self.clean}[kind]
+        return [path for i, path in enumerate(found) if (i % 5 == 0) == held_out]
+
+    def few_pairs(self, n: int, seed: int) -> list[Pair]:
+        """The minority: n synthetic pairs drawn by `seed`, the same for every initialisation."""
+        if n > len(self.pairs):
+            found = f"{self.root} holds {len(self.pairs)} synthetic pairs"
+            raise CollectionError(f"n_pairs = {n}, but {found}; give fewer (N_PAIRS=, --n-pairs) or add pairs")
+        order = np.random.default_rng([seed, 13]).permutation(len(self.pairs))
+        return [self.pairs[i] for i in order[:n]]
+
+    @property
+    def label(self) -> str:
+        """Words for figures and tables: says so when the 'real' rain is simulated."""
+        return "SIMULATED rain standing in for real photographs" if self.simulated else "real photographs"
+
+
+def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Collection:
+    """List a collection; builds the `pocket` one of that many scenes first where `root` does not exist.
+
+    Raises CollectionError, one line, when it is missing, empty, or has pairs without partner.
+    """
+    root = Path(root)
+    if root.name.startswith("pocket-") and pocket_scenes and not root.exists():
+        try:
+            pocket.build(root, pocket_scenes)
+        except OSError as error:
+            problem = error.strerror or error
+            raise CollectionError(f"{root}: cannot be written ({problem}); free space or set TTLKIT_HOME") from None
+    if not root.is_dir():
+        raise CollectionError(f"{root}: no such collection; give an existing folder, or 'pocket' to generate one")
+    rainy, clean = (tuple(image_files.list_images(root / "real" / kind)) for kind in ("rainy", "clean"))
+    for kind, found in (("rainy", rainy), ("clean", clean)):
+        if len(found) < 2:
+            raise CollectionError(
+                f"{root}/real/{kind}: {len(found)} images, at least 2 are needed; layout in datasets/README.md"
+            )
+    pairs = [
+        pair
+        for folder in sorted((root / "synthetic").glob("*/"))
+        for pair in match_pairs(folder / "rainy", folder / "clean")
+    ]
+    if not pairs:
+        raise CollectionError(f"{root}/synthetic/<set>/{{rainy,clean}}: no pairs; layout in datasets/README.md")
+    tests = tuple(_open_test(folder) for folder in sorted((root / "test").glob("*/")))
+    return Collection(
+        root,
+        rainy,
+        clean,
+        tuple(pairs),
+        tests,
+        (root / "SIMULATED.txt").exists(),
+        tuple(image_files.list_images(root / "streaks")),
+    )
+
+
+def _open_test(folder: Path) -> TestSet:
+    for kind, truth in (("paired", "clean"), ("masked", "mask")):
+        if (folder / truth).is_dir():
+            return TestSet(folder.name, kind, tuple(match_pairs(folder / "rainy", folder / truth)))
+    found = image_files.list_images(folder / "rainy")
+    if not found:
+        raise CollectionError(f"{folder}/rainy: no images; remove the folder or fill it")
+    return TestSet(folder.name, "unpaired", tuple(Pair(path, path) for path in found))
+
+
+def match_pairs(rainy: Path, truth: Path) -> list[Pair]:
+    """Pair two folders by file name without suffix, never by order; CollectionError names what has no partner."""
+    sides = []
+    for folder in (rainy, truth):
+        found: dict[str, Path] = {}
+        for path in image_files.list_images(folder):
+            if path.stem in found:
+                raise CollectionError(f"{path}: same name as {found[path.stem].name}; keep one of them")
+            found[path.stem] = path
+        sides.append(found)
+    lonely = sorted(set(sides[0]) ^ set(sides[1]))
+    if lonely:
+        first = sides[0].get(lonely[0]) or sides[1][lonely[0]]
+        other = truth if lonely[0] in sides[0] else rainy
+        more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+        raise CollectionError(f"{first}: no partner of that name in {other}{more}; add it or remove this one")
+    if not sides[0]:
+        raise CollectionError(f"{rainy}: no images; layout in datasets/README.md")
+    return [Pair(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
+
+
+def spread(items: Sequence, most: int) -> list:
+    """At most `most` items, evenly spread over the sequence."""
+    picks = np.linspace(0, len(items) - 1, min(most, len(items))).round().astype(int)
+    return [items[i] for i in picks]
+
+
+def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """Both images of a pair, uint8; CollectionError names both files when their sizes differ."""
+    rainy, truth = image_files.load_image_u8(pair.rainy), image_files.load_image_u8(pair.truth)
+    if rainy.shape != truth.shape:
+        sizes = f"{rainy.shape[1]}x{rainy.shape[0]} and {truth.shape[1]}x{truth.shape[0]}"
+        raise CollectionError(f"{pair.rainy} and {pair.truth}: sizes differ ({sizes}); a pair must be pixel by pixel")
+    return rainy, truth

@@ -1,0 +1,1 @@
+"""Public data sets: what the catalogue says of them, and how they get into a collection."""

@@ -1,0 +1,1 @@
+"""How good is it: metrics, scores on test sets, and published baselines to compare with."""

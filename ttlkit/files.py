@@ -1,0 +1,104 @@
+"""Files: written whole or not at all, read back, hashed, and named in messages of one line."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import threading
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_HERE = f"{zlib.crc32(platform.node().encode()):08x}"  # this machine: folders are shared on clusters
+_tidied: set[Path] = set()  # folders that this process has looked through for what killed processes left
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A place beside `path` for a file or a folder that becomes `path` at the end, whole or not at all.
+
+    Folders above it are made. What killed processes of this machine have left half written is cleared away.
+    Raises OSError, which names the file, as the disk does.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
+    if path.parent not in _tidied:
+        _tidied.add(path.parent)
+        for left in path.parent.glob(f".*.{_HERE}.part"):
+            owner = left.name.split(".")[-4]
+            if owner.isdigit() and not _alive(int(owner)):
+                remove(left)
+    partial = partial_of(path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        remove(partial)
+
+
+def partial_of(path: Path, process: int | None = None) -> Path:
+    """Where `whole` has `path` written first, by this process and thread."""
+    return path.with_name(f".{path.name[:60]}.{process or os.getpid()}.{threading.get_ident()}.{_HERE}.part")
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text file as UTF-8, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write JSON, whole or not at all; NaN is refused (ValueError), and what JSON does not know becomes text."""
+    return write_text(path, json.dumps(value, indent=1, default=str, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """What `write_json` wrote; None where the file is missing, cut short or damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(*parts: Any) -> str:
+    """Hash of values that JSON can write, in their order, 64 hex digits; equal values, equal hash."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def shown(path: str | Path) -> str:
+    """A path for a message of one line: line breaks and bytes that are no text stand as escapes."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # another user's
+        return True
+    return True

@@ -1,0 +1,51 @@
+"""A widget: turn the knobs of the physical renderer and see what the features say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ttlkit import rain
+from ttlkit.data import image_files
+from ttlkit.gap import features
+from ttlkit.lesson import figures
+from ttlkit.lesson.live import png_bytes
+
+RAIN_KNOBS = {  # of rain.physical: what a class may turn, and from where to where
+    "angle_deg": (-30.0, 30.0, 10.0),
+    "rate_mm_h": (3.0, 150.0, 40.0),
+    "near_m": (0.4, 3.0, 0.6),
+    "exposure_s": (0.002, 0.033, 0.008),
+}
+
+
+def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
+    """A widget: turn direction, rain rate, distance and exposure; see the rain, and what the features say.
+
+    `scene` is a rain-free image (H, W, 3), float in [0, 1] or uint8; `names`: of `features.FEATURES`. It is scaled down
+    so that a turn takes a fraction of a second.
+    """
+    import ipywidgets as widgets
+
+    small = features.scale_down(image_files.to_float(image_files.to_u8(scene)), 320)
+    chosen = [features.FEATURES[features.NAMES.index(name)] for name in names]
+    picture, numbers, sliders = widgets.Image(format="png"), widgets.HTML(), {}
+    look = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "480px"}}
+    for name, (least, most, value) in RAIN_KNOBS.items():
+        label = f"{rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]"
+        scale = {"min": least, "max": most, "step": (most - least) / 100, "readout_format": ".3g"}
+        sliders[name] = widgets.FloatSlider(value, description=label, continuous_update=False, **scale, **look)
+
+    def draw(change=None) -> None:
+        drawn = rain.physical(small, seed, **{name: slider.value for name, slider in sliders.items()})
+        seen = features.prepare(drawn.rainy)
+        crests = np.repeat((seen.crests / max(float(seen.crests.max()), 1e-6))[..., None], 3, axis=2)
+        picture.value = png_bytes(np.concatenate([image_files.to_u8(drawn.rainy), image_files.to_u8(crests)], axis=1))
+        found = [{"feature": one.label, "value": f"{one.measure(seen):.3g} {one.unit}"} for one in chosen]
+        numbers.value = figures.table(found)._repr_html_()
+
+    for slider in sliders.values():
+        slider.observe(draw, "value")
+    draw()
+    return widgets.VBox([picture, widgets.HBox([widgets.VBox(list(sliders.values())), numbers])])

@@ -1,0 +1,264 @@
+"""Two folders of images against each other: measure, look up what is known, test, and write the report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ttlkit import files, machine
+from ttlkit.data import cache, image_files, tensors
+from ttlkit.gap import features, stats
+from ttlkit.gap.stats import Row
+
+OF_STREAKS = [f"streak_{what}" for what in ("direction", "direction_spread", "length", "width", "density", "contrast")]
+COLUMNS = {
+    "label": "feature", "median_a": "A", "median_b": "B", "distance": "distance", "null": "null",
+    "a_a": "A | A", "b_b": "B | B", "delta": "Cliff's delta", "p_holm": "p (Holm)",
+}  # fmt: skip
+HOW_TO_READ = """
+- **distance**: Wasserstein distance of the two sets over the standard deviation within them, with a 95 % bootstrap
+  interval over images. **null**: 95 % of random splits of all images together lie below it.
+- **A | A**, **B | B**: mean distance between random halves of one set (half as many images, so a little more chance).
+- **Cliff's delta**: chance that an image of A has more of it than one of B, less the chance of the opposite.
+- **p (Holm)**: share of random splits that are as far apart, corrected for the number of features.
+- Scenes differ between sets too: a difference is one of image sets, not of rain alone.
+- Size, noise, blocks of JPEG and watermarks on the margin belong to the files. When they differ, use `--equalise`.
+"""
+
+
+class GapError(ValueError):
+    """Two sets cannot be compared; the message names the folder or file and the way out."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A set of images: each feature of each image (n,), the files, and what could not be read."""
+
+    name: str
+    paths: tuple[Path, ...]
+    values: dict[str, np.ndarray]
+    skipped: tuple[str, ...] = ()
+
+    def about_rain(self) -> dict[str, np.ndarray]:
+        """The features without those of the camera."""
+        return {name: found for name, found in self.values.items() if name not in features.CAMERA}
+
+    def part(self, name: str, chosen: Sequence[int]) -> Measured:
+        """Some of the images as a set of their own."""
+        values = {feature: found[list(chosen)] for feature, found in self.values.items()}
+        return Measured(name, tuple(self.paths[i] for i in chosen), values)
+
+
+def measure_files(paths: Sequence[Path], name: str = "", equalised: bool = False) -> Measured:
+    """Every feature of every file, on all cores, with a progress bar; a file that was measured before is looked up.
+
+    What is known of a file goes by its content, so a moved or renamed file is not measured again. A file that cannot
+    be read is left out and listed. Only numbers stay in memory. Raises GapError when no file can be read.
+    """
+    from tqdm import tqdm
+
+    keys = [("features", features.VERSION, len(features.NAMES), equalised, _content(path)) for path in paths]
+    rows = {i: row for i, key in enumerate(keys) if (row := cache.recall(*key)) is not None}
+    missing = [i for i in range(len(paths)) if i not in rows]
+    skipped = []
+    found = machine.in_processes(_measure_file, [(paths[i], equalised) for i in missing])
+    bar = tqdm(found, f"measuring {name}".strip(), len(missing), delay=1, mininterval=1, file=sys.stdout)
+    for i, (row, problem) in zip(missing, bar, strict=True):
+        if problem:
+            skipped.append(problem)
+        else:
+            rows[i] = row
+            cache.remember(row, *keys[i])
+    if not rows:
+        raise GapError(f"{name or 'set'}: no image that can be read{f' ({skipped[0]})' if skipped else ''}")
+    kept = sorted(rows)
+    columns = np.array([rows[i] for i in kept], np.float64).T
+    values = dict(zip(features.NAMES, columns, strict=True))
+    return Measured(name, tuple(paths[i] for i in kept), values, tuple(skipped))
+
+
+def _content(path: Path) -> str:
+    try:
+        return cache.content_hash(path)
+    except OSError:  # unreadable: it will be listed
+        return str(path)
+
+
+def _measure_file(job: tuple[Path, bool]) -> tuple[list[float], str]:
+    """(features, '') or ([], what is wrong with the file)."""
+    path, equalised = job
+    try:
+        image = image_files.load_image(path)
+    except (image_files.ImageError, OSError) as error:
+        return [], str(error)
+    return features.measure_one(features.equalise(image) if equalised else image), ""
+
+
+def compare(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> dict[str, list[Row]]:
+    """Everything that says whether two sets differ.
+
+    'features': rows of `stats.compare` with 'label', 'unit', 'group', and 'a_a', 'b_b': mean distance between random
+    halves of one set, NaN below 4 images. 'overall': MMD, Fréchet distance and classifier on the features of rain,
+    not of the camera.
+    """
+    rows = stats.compare(a.values, b.values, seed, rounds)
+    within = [stats.halves(side.values, seed) for side in (a, b)]
+    for row, feature in zip(rows, features.FEATURES, strict=True):
+        row |= {"label": feature.label, "unit": feature.unit, "group": feature.group}
+        row |= {"a_a": within[0][feature.name], "b_b": within[1][feature.name]}
+    x, y = stats.standardised(a.about_rain(), b.about_rain())
+    return {"features": rows, "overall": stats.overall(x, y, list(a.about_rain()), seed)}
+
+
+def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.ndarray:
+    """What a recognition teacher sees in each file (n, channels): its coarsest features, averaged over the picture."""
+    import torch
+    from tqdm import tqdm
+
+    from ttlkit.method import networks, weights
+
+    model = weights.load_weights(teacher)
+    if not isinstance(model, networks.Recogniser):
+        raise GapError(f"{teacher}: holds a {type(model).__name__}; give the teacher of the task recognition")
+    model.to(machine.device())
+    place = model.backbone.channels.index(max(model.backbone.channels))
+    rows = []
+    for path in tqdm(paths, f"recognition {name}".strip(), delay=1, mininterval=1, file=sys.stdout):
+        image = features.equalise(image_files.load_image(path))
+        with torch.inference_mode():
+            tensor = networks.pad_to_multiple(tensors.to_tensor(image), networks.UNet.multiple).to(machine.device())
+            rows.append(model.backbone(tensor)[place].float().mean((0, 2, 3)).cpu().numpy())
+    return np.array(rows, np.float64)
+
+
+def compare_deep(x: np.ndarray, y: np.ndarray, seed: int = 0) -> list[Row]:
+    """`stats.overall` on the main directions (at most 16) of what the teacher sees in two sets, (n, channels) each."""
+    both = np.concatenate([x, y])
+    spread = both.std(0)
+    both = (both - both.mean(0)) / np.where(spread > 0, spread, 1)
+    _, _, axes = np.linalg.svd(both, full_matrices=False)
+    main = both @ axes[:16].T
+    main /= np.maximum(main.std(0), 1e-9)
+    names = [f"direction {i + 1}" for i in range(main.shape[1])]
+    return stats.overall(main[: len(x)], main[len(x) :], names, seed)
+
+
+def against_truth(rainy: Sequence[np.ndarray], streaks: Sequence[np.ndarray]) -> list[Row]:
+    """How well single-image estimates of streaks agree with the streaks themselves, one row a feature of streaks.
+
+    rainy: images (H, W, 3) in [0, 1]; streaks: what rain has added to each, (H, W) or (H, W, 3), measured as a picture
+    of its own. Rows {"feature", "truth", "estimate": medians, "bias": mean of estimate - truth, "correlation": Pearson,
+    "n"}.
+    """
+    if len(rainy) != len(streaks) or len(rainy) < 3:
+        raise GapError(f"{len(rainy)} rainy images and {len(streaks)} streak layers: give as many, and at least 3")
+    layers = [np.clip(s if s.ndim == 3 else np.repeat(s[..., None], 3, axis=2), 0, 1) for s in streaks]
+    seen, known = features.measure(rainy), features.measure(layers)
+    rows = []
+    for name in OF_STREAKS:
+        x, y = known[name], seen[name]
+        rows.append({
+            "feature": features.FEATURES[features.NAMES.index(name)].label,
+            "truth": float(np.median(x)),
+            "estimate": float(np.median(y)),
+            "bias": float((y - x).mean()),
+            "correlation": float(np.corrcoef(x, y)[0, 1]) if min(x.std(), y.std()) > 0 else 0.0,
+            "n": len(rainy),
+        })  # fmt: skip
+    return rows
+
+
+def as_table(rows: Sequence[Row]) -> list[Row]:
+    """Rows of `compare` with the intervals as text, the largest distance first."""
+    return [
+        {
+            **row,
+            "distance": f"{row['wasserstein']:.2f} [{row['wasserstein_low']:.2f}, {row['wasserstein_high']:.2f}]",
+            "delta": f"{row['cliffs_delta']:+.2f} [{row['cliffs_delta_low']:+.2f}, {row['cliffs_delta_high']:+.2f}]",
+            "p_holm": f"{row['p_holm']:.4f}" if row["p_holm"] >= 5e-4 else "< 0.0005",
+        }
+        for row in sorted(rows, key=lambda row: -row["wasserstein"])
+    ]
+
+
+def verdict(found: dict, a: str, b: str) -> str:
+    """One sentence: how many features of rain differ, and which most."""
+    rain = [row for row in found["features"] if row["group"] != "camera"]
+    beyond = [r for r in rain if r["p_holm"] < 0.05 and r["wasserstein"] > max(r["null"], r["a_a"], r["b_b"])]
+    most = ", ".join(r["label"] for r in sorted(beyond, key=lambda r: -r["wasserstein"])[:3])
+    camera = [r["label"] for r in found["features"] if r["group"] == "camera" and r["p_holm"] < 0.05]
+    text = f"{a} and {b} differ in {len(beyond)} of {len(rain)} features of rain{', most in ' if most else ''}{most}"
+    if camera:
+        text += f"; the files differ in {', '.join(camera)} too, which has nothing to do with rain (see --equalise)"
+    return text
+
+
+def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row] = (), note: str = "") -> Path:
+    """Write gap.json, values.csv, figures and gap.html, which needs no network, into `folder`; returns gap.html.
+
+    Each file is written whole or not at all; GapError names the one that cannot be written.
+    """
+    import pandas as pd
+
+    from ttlkit.gap import plots
+    from ttlkit.lesson import figures, report
+
+    def figure(name: str, drawn) -> str:
+        path = (folder / "figures" / f"{name}.png").resolve()
+        with _naming(path), files.whole(path) as partial:
+            drawn.savefig(partial, format="png", dpi=110, bbox_inches="tight")
+        return f"\n![{name}]({path})\n"
+
+    skipped = [*a.skipped, *b.skipped]
+    finite = [{key: None if v != v else v for key, v in row.items()} for row in found["features"]]  # no NaN in JSON
+    tables = {"a": a.name, "b": b.name, **found, "features": finite, "deep": list(deep)}
+    with _naming(folder / "gap.json"):
+        files.write_json(folder / "gap.json", {**tables, "skipped": skipped, "note": note})
+    values = pd.concat([pd.DataFrame({"set": side.name, "file": side.paths, **side.values}) for side in (a, b)])
+    with _naming(folder / "values.csv"), files.whole(folder / "values.csv") as partial:
+        values.to_csv(partial, index=False, float_format="%.6g")
+    rows = sorted(found["features"], key=lambda row: -row["wasserstein"])
+    text = [
+        f"{verdict(found, a.name, b.name)}.\n",
+        f"A = {a.name}, {len(a.paths)} images; B = {b.name}, {len(b.paths)} images. {note}\n",
+        figure("distances", plots.plot_distances(rows)),
+        figures.markdown_table(as_table(rows), COLUMNS, 3),
+        f"\n## How to read it\n{HOW_TO_READ}",
+    ]
+    for title, tests in (("All features of rain at once", found["overall"]), ("What the teacher sees", deep)):
+        if tests:
+            text += [f"\n## {title}\n", figures.markdown_table(list(tests), digits=3), "\n"]
+    text.append("\n## The features that differ most, and what they see\n")
+    for row in [row for row in rows if row["group"] != "camera"][:4]:
+        feature = features.FEATURES[features.NAMES.index(row["feature"])]
+        sides = {side.name: side.values[feature.name] for side in (a, b)}
+        text += [
+            f"\n### {feature.label}\n",
+            f"{(feature.measure.__doc__ or '').strip().splitlines()[0]}\n",
+            figure(feature.name, plots.plot_distributions(sides, feature.label, feature.unit)),
+            figure(f"{feature.name}-seen", plots.plot_feature(feature, typical(a, feature), typical(b, feature))),
+        ]
+    if skipped:
+        text.append("\n## Left out\n\n" + "\n".join(f"- {problem}" for problem in skipped))
+    with _naming(folder / "gap.html"):
+        return report.write_report([], folder / "gap.html", f"{a.name} against {b.name}", "\n".join(text))
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        words = f"cannot be written ({error.strerror or error}); free space, or choose another folder"
+        raise GapError(f"{files.shown(path)}: {words}") from None
+
+
+def typical(side: Measured, feature: features.Feature) -> np.ndarray:
+    """The image of a set whose value is the median, as loaded."""
+    order = np.argsort(side.values[feature.name], kind="stable")
+    return image_files.load_image(side.paths[order[len(order) // 2]])

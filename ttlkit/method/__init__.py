@@ -1,0 +1,7 @@
+"""The paper. Read networks, connected_tasks, losses, objectives, starts, recipes, trainer, weights, in this order.
+
+Removing Rain Streaks via Task Transfer Learning (Wang, Ma, Liu, arXiv 2208.13133). Only its abstract and a summary are
+to be had. What they name is tagged *paper* here: two connected tasks on real photographs (recognising rainy scenes,
+reconstructing what scattering by rain has blurred), distillation of all teachers into one student, and fine-tuning on
+a minority of synthetic pairs. Everything else is *ours*, and tagged so.
+"""

@@ -1,0 +1,17 @@
+"""Rain rendered into photographs: (clean, seed) -> rainy; everything follows from the seed.
+
+To be read in this order: `knobs` (what can be turned), `drawn` (Photoshop's recipe), `simulated` (a photograph taken
+in rain), `layers` (streaks and scattering for the tasks), `lines` (how streaks become pixels), `scenes` (pictures
+without a camera). The paper names scattering by rain and synthetic pairs; only its abstract is to be had, so how they
+are rendered is ours, from the sources that the functions name.
+
+A float32 image gives float32 results. A float64 image is computed in float64 throughout, whose last bits (they differ
+between processors) vanish when the result is rounded to uint8: so the pocket collection is the same everywhere.
+"""
+
+from ttlkit.rain.drawn import PHOTOSHOP, photoshop
+from ttlkit.rain.knobs import Rain
+from ttlkit.rain.layers import in_places, lay, scatter, streak_holes
+from ttlkit.rain.simulated import PHYSICAL, physical
+
+__all__ = ["PHOTOSHOP", "PHYSICAL", "Rain", "in_places", "lay", "photoshop", "physical", "scatter", "streak_holes"]

@@ -1,0 +1,232 @@
+"""Run the stage notebooks in order with papermill: skip what is done, say why not, show progress, stop clearly."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ttlkit.machine import home
+from ttlkit.method.starts import STARTS
+from ttlkit.runs import code
+from ttlkit.runs.profiles import GUIDE, TASKS
+from ttlkit.runs.settings import STAGES, FineTuning, resolve
+from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, assigned_names, read_done
+from ttlkit.words import SettingsError, check_name, split_names
+
+PATIENCE = 10.0  # seconds for a kernel that is gone
+
+
+class StageError(RuntimeError):
+    """A stage failed; the message names its notebook, the cause and the way out."""
+
+
+def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[StageRun]:
+    """All stages of a run, in order. `given`: parameters common to the stages, or of some of them (`peers`)."""
+    from ttlkit.method.connected_tasks import TASKS as CONNECTED  # torch takes a second to import
+
+    for task in split_names(tasks):
+        check_name(task, CONNECTED, "task")
+    known = {f.name for kind in STAGES.values() for f in fields(kind)}
+    for name in given:
+        check_name(name, known, "parameter")
+
+    given = {"tasks": tasks, "guide": GUIDE if GUIDE in split_names(tasks) else "", **given}
+
+    def stage(kind: str, **own: Any) -> StageRun:
+        takes = {f.name for f in fields(STAGES[kind])}
+        return StageRun(resolve(STAGES[kind], {**{k: v for k, v in given.items() if k in takes}, **own}))
+
+    evaluation = stage("05_real_scene_evaluation")
+    inits = split_names(evaluation.settings.inits)
+    for init in inits:
+        check_name(init, [*STARTS, *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
+    return [
+        stage("01_gap_statistics", images=None),  # `images` of a run: those of its test sets
+        *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),
+        stage("03_distillation"),
+        *(stage("04_fine_tuning", init=init) for init in inits),
+        evaluation,
+        *([stage("00_start_here")] if start_here else []),
+    ]
+
+
+def outlook(stages: Sequence[StageRun], accept_code: bool = False) -> dict[str, str]:
+    """The stages that `run` would run, by name, each with the reason in words; nothing is run or changed.
+
+    A stage behind another one of these is among them, though it will be spared where the other's results come out
+    the same.
+    """
+    found: dict[str, str] = {}
+    for stage in stages:
+        before = [name for name in stage.settings.needs() if name in found]
+        reason = stage.stale(accept_code) or (f"{', '.join(before)} will run again" if before else "")
+        if reason:
+            found[stage.name] = reason
+    return found
+
+
+def run(
+    stages: Sequence[StageRun], before: Callable[[StageRun], bool] = lambda stage: False, accept_code: bool = False
+) -> None:
+    """Execute what is not done yet; one process per run at a time. Raises StageError at the first failure.
+
+    `before(stage)` may finish a stage in another way: True when it has. `accept_code`: see `StageRun.stale`.
+    """
+    if not code.notebook_path(stages[0].settings.stage).is_file():
+        raise StageError(f"{code.notebook_path('')}: no notebooks there; install ttlkit again")
+    with alone(stages[0].run_folder):
+        for number, stage in enumerate(stages, 1):
+            title = f"[{number}/{len(stages)}] {stage.name}"
+            reason, again = stage.stale(accept_code), bool(stage.done())
+            if not reason:
+                other = stage.other_code() if accept_code else ""
+                print(f"{title}: done before{f', and accepted although {other}' if other else ''}", flush=True)
+            elif before(stage):
+                print(f"{title}: taken from another run", flush=True)
+            else:
+                _execute(stage, title, f"again, since {reason}" if again else "started")
+
+
+def _execute(stage: StageRun, title: str, why: str) -> None:
+    import papermill
+    from jupyter_client.channels import HBChannel
+    from papermill.exceptions import PapermillExecutionError
+
+    HBChannel.join = _join_in_time  # type: ignore[assignment]
+    source = code.notebook_path(stage.settings.stage)
+    values = {f.name: getattr(stage.settings, f.name) for f in fields(stage.settings)}
+    if values["collection"] != "pocket":
+        values["collection"] = str(stage.collection)  # the kernel works in another folder
+    _check_parameters(source, values)
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    stage.clear()
+    output = stage.folder / "notebook.ipynb"
+    began = time.time()
+    with _progress(stage, f"{title}: ", why), _kernel_of(stage), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            papermill.execute_notebook(
+                source,
+                output,
+                values,
+                kernel_name="python3",
+                cwd=home(),
+                progress_bar=False,
+                extra_arguments=["--log-level=ERROR"],  # kernels warn of TCP on the terminal, each time
+            )
+        except PapermillExecutionError as error:
+            if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
+                raise KeyboardInterrupt from None
+            raise StageError(f"{title}: {error.ename}: {error.evalue}\nsee {output}; fix it and run again") from None
+        except RuntimeError as error:  # a killed kernel
+            raise StageError(
+                f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint"
+            ) from None
+    if not stage.seal():  # a dead kernel can look completed
+        raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
+    print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)
+
+
+@contextmanager
+def _kernel_of(stage: StageRun) -> Iterator[None]:
+    """Kernels started here know that this process holds the run, and will seal the stage."""
+    os.environ[UNDER_PIPELINE] = str(stage.folder)
+    try:
+        yield
+    finally:
+        del os.environ[UNDER_PIPELINE]
+
+
+def _join_in_time(channel: threading.Thread, timeout: float | None = None) -> None:
+    """Wait for a kernel's heartbeat thread, but not for ever.
+
+    A kernel that leaves while the thread sends to it is never answered for: jupyter_client 8.10 then hung after a
+    notebook that was finished, and a night of runs with it. The thread is a daemon and may stay.
+    """
+    threading.Thread.join(channel, PATIENCE if timeout is None else timeout)
+
+
+def _check_parameters(notebook: Path, values: dict[str, Any]) -> None:
+    """Every value must be one of the notebook's parameters, and the other way round."""
+    cells = json.loads(notebook.read_text())["cells"]
+    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if len(tagged) != 1:
+        raise SettingsError(f"{notebook}: {len(tagged)} cells are tagged 'parameters', there must be one")
+    known = assigned_names("".join(tagged[0]["source"]))
+    for name in values:
+        check_name(name, known, f"parameter of {notebook.name}")
+
+
+class _progress:
+    """While a stage runs, show the last row of its metrics.jsonl: step, loss, time left."""
+
+    def __init__(self, stage: StageRun, title: str, why: str):
+        self.path, self.title, self.why, self.stop = stage.folder / "metrics.jsonl", title, why, threading.Event()
+        self.began, self.live = time.time(), sys.stdout.isatty()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        print(f"{self.title}{self.why}", flush=True)
+        self.thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        self.thread.join()
+
+    def _watch(self) -> None:
+        shown = ""
+        while not self.stop.wait(1 if self.live else 15):
+            text = _describe(self.path, self.began)
+            if text and text != shown:
+                shown = text
+                line = f"{self.title}{text}"
+                print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
+        if self.live and shown:
+            print("\r\033[K", end="", flush=True)
+
+
+def _describe(path: Path, since: float) -> str:
+    """'step 120/500, loss 0.0312, 0:41 left' from the last row written after `since`; '' when there is none."""
+    try:
+        if path.stat().st_mtime < since:
+            return ""
+        row = json.loads(_last_line(path))
+    except (OSError, ValueError, IndexError):  # not there yet, or a row half written
+        return ""
+    text = f"{row.get('what', 'step')} {row['step']}/{row['steps']}"
+    if "loss" in row:
+        text += f", loss {row['loss']:.4f}"
+    if "seconds_left" in row:
+        text += f", {int(row['seconds_left']) // 60}:{int(row['seconds_left']) % 60:02d} left"
+    return text
+
+
+def _last_line(path: Path) -> str:
+    with open(path, "rb") as file:
+        file.seek(max(0, os.path.getsize(path) - 2000))
+        return file.read().decode(errors="replace").strip().splitlines()[-1]
+
+
+def sections(run_folder: Path) -> list[Path]:
+    """What the report of a run shows, in order: executed notebooks, and folders of stages that were run by hand."""
+    found = []
+    for folder in sorted(path for path in run_folder.glob("[0-9][0-9]_*") if path.is_dir()):
+        if (folder / "notebook.ipynb").is_file():
+            found.append(folder / "notebook.ipynb")
+        elif read_done(folder):
+            found.append(folder)
+    return found
+
+
+def notes(stages: Sequence[StageRun]) -> list[str]:
+    """One line for each finished stage whose code is not today's: results of two codes may stand side by side."""
+    return [f"{stage.name} was made by other code: {other}" for stage in stages if (other := stage.other_code())]

@@ -1,0 +1,237 @@
+"""Settings of each stage: every parameter once, with its help, default and least value; checked and filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ttlkit.method.starts import STARTS, STUDENT, start_of, teachers_of
+from ttlkit.runs.profiles import GUIDE, PROFILES, TASKS, total_steps
+from ttlkit.words import SettingsError, check_name, split_names
+
+# The one place where parameters are explained: notebooks, command line, Makefile and README repeat or show these.
+HELP = {
+    "profile": f"{', '.join(PROFILES)}: how much to compute",
+    "collection": "'pocket' (generated) or the path of a collection",
+    "run": "folder below outputs/; None: the profile's name",
+    "seed": "of all that is drawn at random",
+    "images": "most images per set; None: as the profile says",
+    "teacher": "a recognition teacher.safetensors, to compare what it sees too; nothing: leave that out",
+    "task": "connected task: recognition, deblur or streaks",
+    "tasks": "connected tasks whose teachers to train, distil or put side by side",
+    "guide": "the teacher whose output the student copies and must not forget, or nothing",
+    "init": f"what fine-tuning starts from: {', '.join(STARTS)}, or a task (its teacher)",
+    "inits": "starts to compare, each a row; None: as the profile says",
+    "n_pairs": "synthetic pairs to learn from; None: as the profile says",
+    "rendered": "share of samples with rain rendered on photographs instead of pairs; None: as the profile says",
+    "steps": "training steps; None: as the profile says",
+    "batch": "crops per step; None: as the profile says",
+    "patch": "side of a crop in pixels, a multiple of 16; None: as the profile says",
+    "width": "channels at the finest level; None: as the profile says",
+    "workers": "loader processes; None: as the profile says",
+    "learning_rate": "at its peak; None: as the profile says",
+    "guidance": "weight of the guide in fine-tuning, 0: none; None: as the profile says",
+    "blend": "share of the weights it started from that comes back after training; None: as the profile says",
+    "peers": "folders with released weights to compare, PReNet's (*.pth) or ours (*.safetensors), or nothing",
+    "run_names": "run folders below outputs/, separated by commas",
+    "image": "a photograph of yours; nothing: a held-out one of the collection",
+}
+
+
+def knob(default: Any = None, profile: str = "", least: float | None = None) -> Any:
+    """A parameter: None is filled in from that field of the profile; less than `least` is refused."""
+    return field(default=default, metadata={"profile": profile, "least": least})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every stage takes. None means: as the profile says."""
+
+    stage: ClassVar[str] = ""
+    reads: ClassVar[tuple[str, ...]] = ()  # parts of the collection whose change makes the stage stale
+    names: ClassVar[tuple[str, ...]] = ()  # parameters that name files or folders, whose content counts
+    profile: str = knob("pocket")
+    collection: str = knob("pocket")
+    run: str | None = knob()
+    seed: int = knob(0, least=0)
+
+    @property
+    def variant(self) -> str:
+        """What tells two runs of one notebook apart, as a suffix of the folder's name."""
+        return ""
+
+    def needs(self) -> list[str]:
+        """Stage folders that must be finished before this one starts."""
+        return []
+
+
+@dataclass(frozen=True)
+class Gap(Settings):
+    stage = "01_gap_statistics"
+    reads = ("real", "synthetic")
+    names = ("teacher",)
+    images: int | None = knob(profile="gap_images", least=2)
+    teacher: str = knob("")
+
+
+@dataclass(frozen=True)
+class Training(Settings):
+    """What every stage takes that trains."""
+
+    batch: int | None = knob(profile="batch", least=1)
+    patch: int | None = knob(profile="patch", least=16)
+    workers: int | None = knob(profile="workers", least=0)
+    learning_rate: float = knob(2e-3)
+
+
+@dataclass(frozen=True)
+class TeacherPretraining(Training):
+    stage = "02_teacher_pretraining"
+    reads = ("real", "streaks")
+    task: str = knob("deblur")
+    steps: int | None = knob(profile="teacher_steps", least=1)
+    width: int | None = knob(profile="teacher_width", least=8)
+
+    @property
+    def variant(self) -> str:
+        return self.task
+
+
+@dataclass(frozen=True)
+class Distillation(Training):
+    stage = "03_distillation"
+    reads = ("real", "streaks")
+    tasks: str = knob(TASKS)
+    guide: str = knob(GUIDE)
+    steps: int | None = knob(profile="distillation_steps", least=1)
+    width: int | None = knob(profile="student_width", least=8)
+
+    def needs(self) -> list[str]:
+        return teacher_stages(split_names(self.tasks))
+
+
+@dataclass(frozen=True)
+class FineTuning(Training):
+    stage = "04_fine_tuning"
+    reads = ("synthetic", "real", "streaks")
+    init: str = knob(STUDENT)
+    tasks: str = knob(TASKS)
+    guide: str = knob(GUIDE)
+    n_pairs: int | None = knob(profile="n_pairs", least=1)
+    rendered: float | None = knob(profile="rendered", least=0)
+    steps: int | None = knob(profile="fine_tuning_steps", least=1)
+    width: int | None = knob(profile="student_width", least=8)
+    learning_rate: float | None = knob(profile="fine_tuning_rate")  # type: ignore[assignment]
+    guidance: float | None = knob(profile="guidance", least=0)
+    blend: float | None = knob(profile="blend", least=0)
+
+    @property
+    def variant(self) -> str:
+        return self.init
+
+    @property
+    def guided(self) -> bool:
+        """Whether the guide looks after what it starts from."""
+        return bool(self.guide and self.guidance) and start_of(self.init, self.guide).guided
+
+    @property
+    def teachers(self) -> list[str]:
+        """The tasks whose teachers it starts from."""
+        return teachers_of(self.init, split_names(self.tasks))
+
+    def needs(self) -> list[str]:
+        student = ["03_distillation"] if start_of(self.init).student else []
+        return student + teacher_stages([*self.teachers, *([self.guide] if self.guided else [])])
+
+
+@dataclass(frozen=True)
+class Evaluation(Settings):
+    stage = "05_real_scene_evaluation"
+    reads = ("test", "real", "synthetic")
+    names = ("peers",)
+    inits: str | None = knob(profile="inits")
+    peers: str = knob("")
+    images: int | None = knob(profile="test_images", least=1)
+
+    def needs(self) -> list[str]:
+        return [f"04_fine_tuning-{init}" for init in split_names(self.inits or "")]
+
+
+@dataclass(frozen=True)
+class Ablation(Settings):
+    """The table over the runs of a sweep; it belongs to no run, and its folder is that of the sweep."""
+
+    stage = "06_ablation"
+    run_names: str = knob("")
+
+    def needs(self) -> list[str]:
+        return [f"../{run}/05_real_scene_evaluation" for run in split_names(self.run_names)]
+
+
+@dataclass(frozen=True)
+class StartHere(Settings):
+    stage = "00_start_here"
+    reads = ("real",)
+    names = ("image",)
+    image: str = knob("")
+
+    def needs(self) -> list[str]:
+        return [f"04_fine_tuning-{STUDENT}"]
+
+
+STAGES: dict[str, type[Settings]] = {
+    kind.stage: kind for kind in (Gap, TeacherPretraining, Distillation, FineTuning, Evaluation, Ablation, StartHere)
+}
+
+
+def teacher_stages(tasks: Iterable[str]) -> list[str]:
+    """The stages that train these tasks' teachers, each once."""
+    return [f"{TeacherPretraining.stage}-{task}" for task in dict.fromkeys(tasks)]
+
+
+def split_numbers(text: str) -> list[int]:
+    """'1, 2' to [1, 2]; SettingsError for anything else."""
+    try:
+        return [int(name) for name in split_names(text)]
+    except ValueError:
+        raise SettingsError(f"'{text}': give whole numbers, separated by commas") from None
+
+
+def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
+    """Check `given` against the stage's parameters and fill what is None from the profile.
+
+    Raises SettingsError, one line, for an unknown name, a wrong type or a value out of range.
+    """
+    known = {f.name: f.metadata for f in fields(kind)}
+    for name in given:
+        check_name(name, known, f"parameter of {kind.stage or 'a run'}")
+    values = asdict(_validated(kind, {k: v for k, v in given.items() if v is not None}))
+    check_name(values["profile"], PROFILES, "profile")
+    profile = PROFILES[values["profile"]]
+    for name, facts in known.items():
+        if values[name] is None and facts["profile"]:
+            values[name] = getattr(profile, facts["profile"])
+        if facts["least"] is not None and values[name] < facts["least"]:
+            raise SettingsError(f"{name} = {values[name]} is too small; {kind.stage} needs at least {facts['least']}")
+    if "init" in values and start_of(values["init"]).long and given.get("steps") is None:
+        values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
+    if values.get("patch", 0) % 16:
+        raise SettingsError(f"patch = {values['patch']} must be a multiple of 16 (the network halves it four times)")
+    values["run"] = values["run"] or values["profile"]
+    if Path(values["run"]).name != values["run"] or values["run"].startswith("."):
+        raise SettingsError(f"run = '{values['run']}' must be a plain folder name below outputs/")
+    return kind(**values)
+
+
+def _validated(kind: type[Settings], values: dict[str, Any]) -> Settings:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        hint = " (papermill: pass text that looks like a number with -r)" if first["type"] == "string_type" else ""
+        raise SettingsError(f"{name} = {first['input']!r}: {first['msg']}{hint}") from None

@@ -1,0 +1,327 @@
+"""Run folders: one stage of one run, what it needs, what it made, and whether it must run again."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ttlkit import files, machine
+from ttlkit.data import cache
+from ttlkit.runs import code
+from ttlkit.runs.profiles import PROFILES
+from ttlkit.runs.settings import STAGES, Settings, Training, resolve
+from ttlkit.words import SettingsError
+
+T = TypeVar("T")
+DONE, HALF = "DONE.json", ".finished.json"  # HALF: the notebook has ended, but is not written yet
+UNDER_PIPELINE = "TTLKIT_STAGE"  # set for a kernel by the pipeline: the folder of the stage that it runs
+PLACES = ("run", "collection", "workers")  # settings that say where and with how many hands, not what
+
+
+def collection_folder(settings: Settings) -> Path:
+    """The collection's folder: generated ones below datasets/, else the user's path."""
+    if settings.collection == "pocket":
+        return machine.home() / "datasets" / f"pocket-{PROFILES[settings.profile].pocket_scenes}"
+    path = Path(settings.collection).expanduser()
+    return path.resolve() if path.exists() else (machine.home() / path).resolve()
+
+
+class StageRun:
+    """One stage of one run: its settings and its folder, outputs/<run>/<stage>[-<variant>]."""
+
+    def __init__(self, settings: Settings):
+        self.settings: Any = settings
+        self.name = settings.stage + (f"-{settings.variant}" if settings.variant else "")
+        self.run_folder = machine.home() / "outputs" / str(settings.run)
+        self.folder = self.run_folder / self.name
+        self.collection = collection_folder(settings)
+        self.profile = PROFILES[settings.profile]
+        self.began = time.time()
+
+    # ---- is it done? ---------------------------------------------------------------------------------------------
+
+    def inputs_now(self) -> dict[str, Any]:
+        """All that the result depends on, as it is at this moment."""
+        given = asdict(self.settings)
+        read = {part: folder_hash(self.collection / part) for part in self.settings.reads}
+        return {
+            "settings": {k: v for k, v in given.items() if k not in (*PLACES, *self.settings.names)},
+            "images": {**read, "simulated": bool(read) and (self.collection / "SIMULATED.txt").exists()},
+            "files": {name: named_files(given[name]) for name in self.settings.names},
+            "earlier stages": {name: self._handed_on(name) for name in self.settings.needs()},
+            "precision": machine.precision(),
+            "code": code.of_notebook(self.settings.stage),
+            "notebook": code.notebook_hash(self.settings.stage),
+        }
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """`inputs_now()` of the moment when the stage began: what changes while it runs makes it stale."""
+        return self.inputs_now()
+
+    @property
+    def key(self) -> str:
+        """Hash of all inputs that decide on trained weights: a checkpoint with another key is not taken up.
+
+        Of the code that is what the training runs, so a figure can be changed without training again.
+        """
+        training = {k: v for k, v in self.inputs.items() if k not in ("code", "notebook")}
+        return files.sha256_of(training, code.of_source(code.TRAINING))[:16]
+
+    def stale(self, accept_code: bool = False) -> str:
+        """'' when the stage is done: its inputs are today's, and every file that it made is as it was written.
+
+        Else the reason in words. `accept_code`: library and notebook may be others than those that made it.
+        """
+        done = self.done()
+        if not done:
+            return "it is not finished"
+        reason = difference(done["inputs"], self.inputs_now(), ("code", "notebook") if accept_code else ())
+        if reason:
+            return reason
+        for name, digest in done["files"].items():
+            path = self.folder / name
+            if not path.is_file() or files.sha256(path) != digest:
+                return f"{name} is {'damaged or edited' if path.is_file() else 'gone'}"
+        return ""
+
+    def is_done(self) -> bool:
+        """Whether nothing is to be done."""
+        return not self.stale()
+
+    def done(self) -> dict[str, Any]:
+        """What DONE.json says; {} where the stage is not finished."""
+        return read_done(self.folder)
+
+    def other_code(self) -> str:
+        """What of the code has changed since the stage was made, in words; '' where nothing has."""
+        done = self.done()
+        now = {"code": code.of_notebook(self.settings.stage), "notebook": code.notebook_hash(self.settings.stage)}
+        return difference({k: done["inputs"].get(k) for k in now}, now) if done else ""
+
+    def _handed_on(self, name: str) -> dict[str, str]:
+        made = read_done(self.run_folder / name).get("files", {})
+        return {file: digest for file, digest in made.items() if file.endswith((".safetensors", ".csv"))}
+
+    # ---- doing it ------------------------------------------------------------------------------------------------
+
+    def require(self, name: str, file: str = "") -> Path:
+        """A file of an earlier stage; SettingsError names the stage to run first where it is missing or damaged."""
+        folder = (self.run_folder / name).resolve()  # "../other-run/..." before this run has a folder
+        done = read_done(folder)
+        damaged = done and file in done["files"] and files.sha256(folder / file) != done["files"][file]
+        if not done or damaged:
+            notebook, _, variant = name.partition("-")
+            option = {"02_teacher_pretraining": "task", "04_fine_tuning": "init"}.get(notebook)
+            option = f" with {option} = '{variant}'" if option else ""
+            problem = f"whose {file} is damaged" if damaged else "which is not finished"
+            raise SettingsError(
+                f"{self.name} needs {name}, {problem} in {self.run_folder}: "
+                f"run notebooks/{notebook}.ipynb{option} first, or `make reproduce`"
+            )
+        return folder / file
+
+    def begin(self, writes: bool = True) -> StageRun:
+        """Check the earlier stages, freeze the inputs, seed everything, write config.json (one process `writes`)."""
+        for name in self.settings.needs():
+            self.require(name)
+        self.__dict__.pop("inputs", None)
+        self.began, _ = time.time(), self.inputs
+        machine.seed_everything(self.settings.seed)
+        machine.tune_process()
+        if not writes:
+            return self
+        self.clear()
+        (self.folder / "figures").mkdir(parents=True, exist_ok=True)
+        if not isinstance(self.settings, Training):  # the trainer looks after its own rows when it resumes
+            (self.folder / "metrics.jsonl").unlink(missing_ok=True)
+        facts = {"stage": self.name, **asdict(self.settings), **machine.provenance()}
+        files.write_json(self.folder / "config.json", facts)
+        return self
+
+    def clear(self) -> None:
+        """Remove what an earlier run of this stage made, or it would be taken for this one's; not its checkpoint."""
+        for name in self.done().get("files", {}):
+            if not (name == "notebook.ipynb" and self._under_pipeline()):
+                files.remove(self.folder / name)
+        for name in (DONE, HALF, "figures"):
+            files.remove(self.folder / name)
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one row to metrics.jsonl."""
+        with open(self.folder / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+        """Pass items on with a progress bar, and rows in metrics.jsonl that the pipeline shows."""
+        from tqdm import tqdm
+
+        items = items if total else list(items)
+        total = total or len(items)  # type: ignore[arg-type]
+        last = 0.0
+        for step, item in enumerate(tqdm(items, what, total, file=sys.stdout, mininterval=2), 1):
+            yield item
+            if time.time() - last > 1 or step == total:
+                last = time.time()
+                self.log({"what": what, "step": step, "steps": total})
+
+    def figure(self, name: str, figure: Any) -> Any:
+        """Save a Figure as figures/<name>.png and pass it on for display."""
+        figure.savefig(self.folder / "figures" / f"{name}.png", dpi=110, bbox_inches="tight")
+        return figure
+
+    def finish(self, **results: Any) -> dict[str, Any]:
+        """Say that the stage is done: results, inputs, versions, wall time, and hashes of all that was made."""
+        facts: dict[str, Any] = {"stage": self.name, "results": results, "inputs": self.inputs}
+        facts |= {"seconds": round(time.time() - self.began, 1), **machine.provenance()}
+        files.write_json(self.folder / HALF, facts)
+        if not self._under_pipeline():  # which still has to write the notebook
+            self.seal()
+            release(self.run_folder)
+        return results
+
+    def seal(self) -> bool:
+        """Write DONE.json, last of all; False where the notebook has not come to its end."""
+        facts = files.read_json(self.folder / HALF)
+        if not facts:
+            return False
+        found = sorted(path for path in self.folder.rglob("*") if path.is_file() and _is_result(path))
+        facts["files"] = {path.relative_to(self.folder).as_posix(): files.sha256(path) for path in found}
+        files.write_json(self.folder / DONE, {**facts, "checksum": files.sha256_of(facts)})
+        files.remove(self.folder / HALF)
+        return True
+
+    def _under_pipeline(self) -> bool:
+        return os.environ.get(UNDER_PIPELINE) == str(self.folder)
+
+
+def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
+    """Begin a stage from a notebook's `globals()`: read its parameters, refuse unknown ones, prepare the folder.
+
+    Run by hand, it holds the run until the stage is finished or the kernel ends: SettingsError where another does.
+    """
+    kind = STAGES[stage]
+    given = {f.name: scope[f.name] for f in fields(kind) if f.name in scope}
+    for cell in scope.get("In", []):  # papermill injects a misspelt name without complaint
+        if cell.startswith("# Parameters\n"):
+            given.update({n: scope[n] for n in assigned_names(cell)})
+    stage_run = StageRun(resolve(kind, given))
+    if not stage_run._under_pipeline():
+        hold(stage_run.run_folder)
+    stage_run.begin()
+    print(f"{stage_run.name}: profile {stage_run.settings.profile}, seed {stage_run.settings.seed}")
+    print(f"images from {stage_run.collection}\nresults to  {stage_run.folder}")
+    return stage_run
+
+
+# ---- one process a run --------------------------------------------------------------------------------------------
+
+_held: dict[Path, Any] = {}  # the locks of this process
+
+
+def hold(run_folder: Path) -> None:
+    """Keep other processes from this run until `release`; again and again in one process is fine."""
+    from filelock import FileLock, Timeout
+
+    if run_folder in _held:
+        return
+    run_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SettingsError(
+            f"{run_folder}: another process is working on this run; wait for it or choose another RUN"
+        ) from None
+    _held[run_folder] = lock
+
+
+def release(run_folder: Path) -> None:
+    """Let others work on this run."""
+    if run_folder in _held:
+        _held.pop(run_folder).release()
+
+
+@contextmanager
+def alone(run_folder: Path) -> Iterator[None]:
+    """`hold` and `release` around a block; inside of another such block it does nothing."""
+    mine = run_folder not in _held
+    hold(run_folder)
+    try:
+        yield
+    finally:
+        if mine:
+            release(run_folder)
+
+
+# ---- what inputs and results are compared by --------------------------------------------------------------------
+
+
+def read_done(folder: Path) -> dict[str, Any]:
+    """DONE.json of a stage folder; {} where it is missing, empty, cut short or one bit of it has changed."""
+    done = files.read_json(folder / DONE)
+    facts = {k: v for k, v in done.items() if k != "checksum"} if isinstance(done, dict) else {}
+    return facts if facts and done.get("checksum") == files.sha256_of(facts) else {}
+
+
+def difference(before: Any, now: Any, ignored: tuple[str, ...] = ()) -> str:
+    """Why a stage with the inputs `before` has to run again, in words; '' where `now` is the same."""
+    if not isinstance(before, dict) or before.keys() != now.keys():
+        return "it was made by an older ttlkit"
+    for part in now:
+        if part in ignored or before[part] == now[part]:
+            continue
+        if not isinstance(now[part], dict):
+            return f"its {part} has changed"
+        old = before[part] if isinstance(before[part], dict) else {}
+        names = sorted(name for name in old.keys() | now[part].keys() if old.get(name) != now[part].get(name))
+        if part == "settings":
+            changed = ", ".join(f"{name} {old.get(name)} -> {now[part].get(name)}" for name in names)
+            return f"its settings have changed ({changed})"
+        if part == "earlier stages":
+            return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} been made again"
+        named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        where = {"images": "images in ", "files": "files of ", "code": ""}[part]
+        return f"{where}{named} {'has' if part == 'code' and len(names) == 1 else 'have'} changed"
+    return ""
+
+
+def folder_hash(folder: Path) -> str:
+    """Hash over names and whole contents of every file below a folder; a file that has not moved is not read again."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return files.sha256_of([[path.relative_to(folder).as_posix(), cache.content_hash(path)] for path in found])[:16]
+
+
+def named_files(text: str) -> dict[str, str]:
+    """Name to hash of the files that a parameter names: files, or folders of weights, separated by commas."""
+    found: dict[str, str] = {}
+    for given in (Path(part).expanduser() for part in text.split(",") if part):
+        inside = sorted(p for p in given.glob("*") if p.suffix in (".pth", ".safetensors")) if given.is_dir() else []
+        for path in inside or [given]:
+            digest = cache.content_hash(path)[:16] if path.is_file() else "missing"
+            found[path.name] = found.get(path.name, "") + digest
+    return found
+
+
+def _is_result(path: Path) -> bool:
+    return not path.name.startswith(".") and path.name not in (DONE, "checkpoint.pt")
+
+
+def assigned_names(source: str) -> list[str]:
+    """Names that a cell assigns at top level."""
+    return [
+        target.id
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]

@@ -1,0 +1,69 @@
+"""From the settings of a stage to its recipe and trainer: fetches what the run has made, and hands it over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ttlkit import machine
+from ttlkit.data.collections import Collection
+from ttlkit.method import recipes
+from ttlkit.method.connected_tasks import TASKS
+from ttlkit.method.recipes import Recipe
+from ttlkit.method.starts import STARTS, start_of
+from ttlkit.method.trainer import Trainer
+from ttlkit.method.weights import freeze, load_weights
+from ttlkit.runs.settings import teacher_stages
+from ttlkit.runs.stages import StageRun
+from ttlkit.words import check_name, split_names
+
+
+def teacher_pretraining(stage: StageRun, collection: Collection) -> Recipe:
+    """The recipe of a teacher."""
+    check_name(stage.settings.task, TASKS, "task")
+    return recipes.teacher_pretraining(TASKS[stage.settings.task], collection, width=stage.settings.width, **_of(stage))
+
+
+def distillation(stage: StageRun, collection: Collection) -> Recipe:
+    """The recipe of the student, with the run's teachers."""
+    settings, teachers = stage.settings, load_teachers(stage, split_names(stage.settings.tasks))
+    return recipes.distillation(teachers, collection, guide=settings.guide, width=settings.width, **_of(stage))
+
+
+def fine_tuning(stage: StageRun, collection: Collection) -> Recipe:
+    """The recipe of a restorer, from what `init` says: teachers, the distilled student, or nothing."""
+    settings = stage.settings
+    check_name(settings.init, [*STARTS, *TASKS], "init")
+    guides = [settings.guide] if settings.guided else []
+    teachers = load_teachers(stage, [*settings.teachers, *guides])
+    start = start_of(settings.init)
+    student = load_weights(stage.require("03_distillation", "student.safetensors")) if start.student else None
+    restorer = start.build(settings.width, {name: teachers[name] for name in settings.teachers}, student)
+    options = {name: getattr(settings, name) for name in ("n_pairs", "guidance", "rendered")}
+    guide = teachers[settings.guide] if guides else None
+    return recipes.fine_tuning(restorer, guide, collection, **options, **_of(stage))
+
+
+RECIPES: dict[str, Callable[[StageRun, Collection], Recipe]] = {
+    "02_teacher_pretraining": teacher_pretraining,
+    "03_distillation": distillation,
+    "04_fine_tuning": fine_tuning,
+}
+
+
+def load_teachers(stage: StageRun, tasks: Iterable[str]) -> dict[str, Any]:
+    """The run's teachers by task, frozen, on the device; SettingsError names the stage to run first."""
+    names = dict.fromkeys(tasks)
+    paths = [stage.require(folder, "teacher.safetensors") for folder in teacher_stages(names)]
+    return {n: freeze(load_weights(p)).to(machine.device()) for n, p in zip(names, paths, strict=True)}
+
+
+def trainer_for(stage: StageRun, recipe: Recipe) -> Trainer:
+    """The Trainer of a stage: it writes into the stage's folder, under the key of its settings, images and code."""
+    names = ("steps", "batch", "learning_rate", "seed", "workers")
+    options = {name: getattr(stage.settings, name) for name in names}
+    return Trainer(recipe.model, recipe.objective, recipe.samples, folder=stage.folder, key=stage.key, **options)
+
+
+def _of(stage: StageRun) -> dict[str, int]:
+    return {"patch": stage.settings.patch, "seed": stage.settings.seed}
