@@ -43,7 +43,7 @@ notebook: $(STAMP) ## open the notebooks in JupyterLab
 
 .PHONY: test
 test: $(STAMP) ## run the tests, in two processes [ARGS="-k images" or "-m 'not slow'"]
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## lint, format and types, of code and notebooks; changes nothing
@@ -61,7 +61,7 @@ format: $(STAMP) ## put code and notebooks into the house format
 .PHONY: lock
 lock: $(STAMP) ## pin what .venv holds now in constraints.txt
 	@{ echo "# One tested set of every package, made by 'make lock' (pip freeze of .venv); 'make .venv' installs it."; \
-	  $(BIN)/python -m pip freeze --exclude-editable | grep '==' | sed -E 's/\+[A-Za-z0-9.]+$$//'; \
+	  $(BIN)/python -m pip freeze --all --exclude pip --exclude-editable | grep '==' | sed -E 's/\+[A-Za-z0-9.]+$$//'; \
 	} >constraints.txt.new
 	@mv constraints.txt.new constraints.txt
 	@touch $(STAMP)

@@ -1,5 +1,6 @@
 """What every test gets: no network, few threads, figures without a screen; and the shared fixtures."""
 
+import json
 import os
 import shutil
 import socket
@@ -9,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Set before numpy and torch are imported; the kernels and commands that tests start inherit all of it.
 os.environ["MPLBACKEND"] = "Agg"
@@ -34,17 +36,20 @@ def _is_local(host):
     return host in (None, "", "localhost", "::1", "0.0.0.0", "::") or host.startswith("127.")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items):
-    """Under xdist: who needs the chain shares one worker, and so does each file; what takes long starts first."""
-    if not UNDER_XDIST:
-        return
+    """Tests that need the chain are slow. Under xdist, whose workers take whole files, long files start first.
+
+    The first is one that makes the chain; others that need it come when it is there.
+    """
+    chained = {item.path for item in items if "chain" in item.fixturenames}
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group("chain" if "chain" in item.fixturenames else item.path.stem))
-    group = {item: item.get_closest_marker("xdist_group").args[0] for item in items}
-    slow = {group[item] for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (group[item] != "chain", group[item] not in slow))
+        if "chain" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    if UNDER_XDIST:
+        first = min(chained, default=None)
+        items.sort(key=lambda i: (i.path != first, i.path not in slow - chained, i.path not in chained))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -143,9 +148,16 @@ def reproduce(home, *arguments, **kwargs):
 
 @pytest.fixture(scope="session")
 def chain(tmp_path_factory):
-    """The smoke chain, once, undisturbed: (home, what it printed). Who asks for it is in the xdist group `chain`."""
-    home = tmp_path_factory.mktemp("whole")
-    process = reproduce(home)
-    printed, _ = process.communicate(timeout=400)
-    assert process.returncode == 0, printed
+    """The smoke chain, run once for all workers: (home, what it printed). To be read, or added to."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if UNDER_XDIST else shared
+    home, record = shared / "whole", shared / "whole.json"
+    with FileLock(f"{record}.lock"):
+        if not record.exists():
+            home.mkdir()
+            process = reproduce(home)
+            printed, _ = process.communicate(timeout=600)
+            record.write_text(json.dumps([process.returncode, printed]))
+    code, printed = json.loads(record.read_text())
+    assert code == 0, printed
     return home, printed

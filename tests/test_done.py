@@ -13,7 +13,6 @@ from ttlkit import files, machine
 from ttlkit.runs import code, pipeline, stages
 from ttlkit.words import SettingsError
 
-pytestmark = pytest.mark.xdist_group("chain")
 REPO = Path(__file__).resolve().parents[1]
 GAP, SCENES, START = "01_gap_statistics", "05_real_scene_evaluation", "00_start_here"
 TEACHERS = {f"02_teacher_pretraining-{task}" for task in ("recognition", "deblur", "streaks")}
@@ -155,11 +154,11 @@ CASES = {
     "an objective": (lambda w: w.library("method/objectives.py", "COPIED = 10.0", "COPIED = 9.0"), TRAINED),
     "a task": (lambda w: w.library("method/connected_tasks.py", "DRY = 0.05", "DRY = 0.1"), TRAINED),
     "a metric": (lambda w: w.library("evaluate/metrics.py", "SIGMA = 1.5", "SIGMA = 1.6"), TRAINED),
-    "a renderer": (lambda w: w.library("rain/physical.py", "LARGEST = 6.0", "LARGEST = 5.0"), ALL),
+    "a renderer": (lambda w: w.library("rain/simulated.py", "LARGEST = 6.0", "LARGEST = 5.0"), ALL),
     "the network": (lambda w: w.library("method/networks.py", "torch.tensor(0.2)", "torch.tensor(0.3)"), ALL),
     "a statistic": (lambda w: w.library("gap/stats.py", "LEAST = 10", "LEAST = 12"), {GAP, SCENES}),
     "scores": (lambda w: w.library("evaluate/scores.py", 'UNTOUCHED = "input"', 'UNTOUCHED = "as it is"'), {SCENES}),
-    "the report": (lambda w: w.library("lesson/report.py", "import re\n", "import re\nX = 1\n"), {GAP}),
+    "the report": (lambda w: w.library("lesson/report.py", "import re\n", "import re\nX = 1\n"), {GAP, SCENES}),
     "tiles": (lambda w: w.library("apply/restore.py", "TILE = 1024", "TILE = 512"), TUNED | AFTER_STUDENT),
     "a new file that a module imports": (lambda w: (
         (w.package / "method/extra.py").write_text("X = 1\n"),

@@ -233,7 +233,7 @@ def test_make_clean_does_not_touch_data_or_results():
 def _shipped():
     """What the wheel must hold, as paths below ttlkit/, and where it lies in the checkout."""
     code = {path.relative_to(REPO / "ttlkit"): path for path in (REPO / "ttlkit").rglob("*.py")}
-    folders = {"weights": "ttlkit/weights/*", "notebooks": "notebooks/*.ipynb"}
+    folders = {"weights": "ttlkit/weights/*", "notebooks": "notebooks/*.ipynb", "lesson": "ttlkit/lesson/*.html"}
     folders |= {"datasets": "datasets/catalogue.toml", "datasets/hashes": "datasets/hashes/*.sha256"}
     return code | {Path(at, path.name): path for at, pattern in folders.items() for path in REPO.glob(pattern)}
 

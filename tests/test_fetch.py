@@ -26,16 +26,24 @@ from PIL import Image
 
 from ttlkit.data.public import catalogue, download
 from ttlkit.data.public.catalogue import DataSet, Mirror, Rule, is_target, load_catalogue
-from ttlkit.data.public.download import Patience, SourceError
 from ttlkit.data.public.fetch import FetchError, fetch, problems, rows
 from ttlkit.data.public.unpack import unpack
 
 REPO = Path(__file__).resolve().parents[1]
-QUICK = Patience(tries=3, most=12, wait=0.01, connect=2, read=0.6, window=0.25, slowest=20_000)
+QUICK = {"TRIES": 3, "MOST_TRIES": 12, "WAIT": 0.01, "TIMEOUT": (2, 0.6), "WINDOW": 0.25, "SLOWEST": 20_000}
 RULES = (
     Rule(r"Rain100L/rainy/rain-(?P<n>\d+)\.png", "test/rain/rainy/{n}.png"),
     Rule(r"Rain100L/norain-(?P<n>\d+)\.png", "test/rain/clean/{n}.png"),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    """Less patience than with the real servers."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setattr(download, name, value)
+        yield
 
 
 def picture(seed, width=24, height=16):
@@ -195,7 +203,7 @@ def server():
 
 def run(entry, home, **keys):
     lines = []
-    keys = {"patience": QUICK, "say": lines.append, **keys}
+    keys = {"say": lines.append, **keys}
     report = fetch(entry, home / "col", datasets=home / "data", **keys)
     return report, lines
 
@@ -320,19 +328,21 @@ def test_a_file_without_length_is_taken(server, tmp_path):
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_begun(server, tmp_path):
     entry = a_set(server.url("a.zip", whole(ARCHIVE, declared=1 << 60)))
-    with pytest.raises(FetchError, match=r"disk full \(\d+ MiB free\)") as error:
+    with pytest.raises(FetchError, match=r"disk full: \d+ MiB free") as error:
         run(entry, tmp_path)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
-def test_an_endless_stream_is_ended(server, tmp_path):
+def test_an_endless_stream_is_ended(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MOST_BYTES", 5000)
+
     def endless(handler):
         handler.begin(200, Transfer_Encoding="chunked")
         while True:
             handler.give(b"400\r\n" + bytes(1024) + b"\r\n")
 
     with pytest.raises(FetchError, match="sends more than 5000 bytes"):
-        run(a_set(server.url("a.zip", endless)), tmp_path, patience=replace(QUICK, most_bytes=5000))
+        run(a_set(server.url("a.zip", endless)), tmp_path)
 
 
 def test_github_is_asked_for_a_commit_or_for_single_files(server, tmp_path, monkeypatch):
@@ -408,14 +418,16 @@ def gdown(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "fake"))
     archive = tmp_path / "fake" / "archive"
     archive.write_bytes(ARCHIVE)
-    return lambda how: monkeypatch.setenv("FAKE_GDOWN", how)
+
+    def act(how):
+        monkeypatch.setenv("FAKE_GDOWN", how)
+        monkeypatch.setattr(download, "WINDOW", 0.25 if how == "stall" else 20)  # a process has to start first
+
+    return act
 
 
 def drive_set(**mirror):
     return replace(a_set(), mirrors=(Mirror(**mirror),), known=known(pairs()), verify="exact")
-
-
-UNHURRIED = replace(QUICK, window=20)  # gdown is a process that has to start first
 
 
 def test_gdown_takes_what_we_give_it():
@@ -430,13 +442,13 @@ def test_gdown_takes_what_we_give_it():
 def test_a_drive_file_comes_by_gdown_and_shows_how_far_it_is(tmp_path, gdown):
     gdown("deliver")
     told = []
-    run(drive_set(drive="i" * 33), tmp_path, progress=lambda done, total: told.append(done), patience=UNHURRIED)
+    run(drive_set(drive="i" * 33), tmp_path, progress=lambda done, total: told.append(done))
     assert tree(tmp_path / "col") == known(pairs()) and told
 
 
 def test_a_drive_download_that_is_cut_goes_on(tmp_path, gdown):
     gdown("cut")
-    run(drive_set(drive="i" * 33), tmp_path, patience=UNHURRIED)
+    run(drive_set(drive="i" * 33), tmp_path)
     assert tree(tmp_path / "col") == known(pairs())
 
 
@@ -444,24 +456,24 @@ def test_a_drive_download_that_is_cut_goes_on(tmp_path, gdown):
     ("how", "says"),
     [
         ("fail", "gdown: Cannot retrieve the public link"),
-        ("page", "web page instead of the file (a quota or sign-in page)"),
-        ("stall", "gdown: too slow"),
+        ("page", "not an archive; a web page (quota, sign-in)"),
+        ("stall", "too slow"),
     ],
 )
 def test_drive_that_gives_no_file_says_so(tmp_path, gdown, how, says):
     gdown(how)
     with pytest.raises(FetchError) as error:
-        run(drive_set(drive="i" * 33), tmp_path, patience=QUICK if how == "stall" else UNHURRIED)
+        run(drive_set(drive="i" * 33), tmp_path)
     assert says in str(error.value).splitlines()[1]
 
 
 def test_a_drive_folder_comes_by_gdown(tmp_path, gdown):
     gdown("deliver")
-    run(drive_set(drive_folder="i" * 33), tmp_path, patience=UNHURRIED)
+    run(drive_set(drive_folder="i" * 33), tmp_path)
     assert tree(tmp_path / "col") == known(pairs())
     gdown("fail")
     with pytest.raises(FetchError, match="Cannot retrieve the public link"):
-        run(drive_set(drive_folder="i" * 33), tmp_path / "other", patience=UNHURRIED)
+        run(drive_set(drive_folder="i" * 33), tmp_path / "other")
 
 
 # ---- by hand, and what is on record -------------------------------------------------------------------------------
@@ -493,7 +505,9 @@ def test_a_useless_drop_folder_does_not_stop_the_mirrors(server, tmp_path):
     drop.mkdir(parents=True)
     (drop / "data.zip").write_bytes(PAGE)
     report, lines = run(a_set(server.url("a.zip", whole(ARCHIVE))), tmp_path)
-    assert report.files == 6 and any("not an archive; a web page saved under its name?" in line for line in lines)
+    assert report.files == 6 and any(
+        "not an archive; a web page (quota, sign-in) saved under its name?" in line for line in lines
+    )
 
 
 def test_unknown_hashes_are_recorded_at_the_first_download_and_hold_from_then_on(server, tmp_path):
@@ -504,7 +518,7 @@ def test_unknown_hashes_are_recorded_at_the_first_download_and_hold_from_then_on
     assert recorded.read_text().splitlines() == lines
     server.url("a.zip", whole(zipped(pairs(seed=7))))
     with pytest.raises(FetchError, match=r"6 files .* other bytes than .*rain.sha256 says .*--accept-new-hashes"):
-        fetch(entry, tmp_path / "elsewhere", datasets=tmp_path / "data", patience=QUICK)
+        fetch(entry, tmp_path / "elsewhere", datasets=tmp_path / "data")
     assert recorded.read_text().splitlines() == lines and tree(tmp_path / "elsewhere") == {}
     requests = len(server.log)
     run(entry, tmp_path, accept=True)
@@ -550,13 +564,13 @@ def test_a_new_version_replaces_the_old_one(server, tmp_path):
     assert tree(tmp_path / "col") == known(pairs())
 
 
-def test_two_fetches_at_once_download_once(server, tmp_path):
+def test_two_fetches_at_once_download_once(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SLOWEST", 0)
     entry = a_set(server.url("a.zip", whole(ARCHIVE, pause=0.001)))
     reports, said = [], []
-    patient = Patience(slowest=0)
 
     def one():
-        reports.append(run(entry, tmp_path, say=said.append, patience=patient)[0])
+        reports.append(run(entry, tmp_path, say=said.append)[0])
 
     threads = [threading.Thread(target=one) for _ in range(2)]
     for thread in threads:
@@ -575,6 +589,7 @@ sys.path[:0] = [{repo!r}, {tests!r}]
 from pathlib import Path
 import test_fetch as t
 from ttlkit.data.public import fetch
+t.download.SLOWEST = 0
 entry = t.a_set({url!r}, rules={rules}, kind={kind!r}, count=None)
 moves, replace = 0, os.replace
 def counted(source, target):
@@ -586,7 +601,7 @@ def counted(source, target):
         os.kill(os.getpid(), signal.SIGKILL)
     replace(source, target)
 os.replace = counted
-fetch.fetch(entry, Path({home!r}) / "col", datasets=Path({home!r}) / "data", patience=t.Patience(slowest=0))
+fetch.fetch(entry, Path({home!r}) / "col", datasets=Path({home!r}) / "data")
 print("finished")
 """
 CLEAN = (Rule(r"(?P<n>[a-z]+-\d+)\.png", "real/clean/{n}.png"),)
@@ -663,7 +678,7 @@ def test_a_folder_that_cannot_be_made_gives_one_line(server, tmp_path):
     assert str(tmp_path) in str(error.value)
 
 
-@pytest.mark.parametrize(("number", "says"), [(28, r"disk full \(\d+ MiB free\)"), (30, "Read-only file system")])
+@pytest.mark.parametrize(("number", "says"), [(28, r"disk full: \d+ MiB free"), (30, "Read-only file system")])
 def test_a_full_or_read_only_disk_gives_one_line_and_costs_nothing(server, tmp_path, monkeypatch, number, says):
     entry = a_set(server.url("a.zip", whole(ARCHIVE)))
     run(replace(entry, name="before"), tmp_path, accept=True)
@@ -710,8 +725,8 @@ def test_a_small_disk_fills_up(server, tmp_path):
     try:
         url = server.url("a.zip", whole(zipped({f"x/rain-{i}.png": picture(i, 150, 150) for i in range(6)})))
         entry = a_set(url, kind="clean", rules=CLEAN, count=None)
-        with pytest.raises(FetchError, match=r"disk full \(0 MiB free\)") as error:
-            fetch(entry, small / "col", datasets=tmp_path / "data", patience=QUICK)
+        with pytest.raises(FetchError, match=r"disk full: 0 MiB free") as error:
+            fetch(entry, small / "col", datasets=tmp_path / "data")
         assert "\n" not in str(error.value) and str(small) in str(error.value)
         assert tree(small / "col") == {} and not list((small / "col" / ".fetched").glob("*/"))
     finally:
@@ -724,7 +739,7 @@ def test_a_small_disk_fills_up(server, tmp_path):
 def stage(data, tmp_path, name="x.zip", **keys):
     (tmp_path / "in").mkdir(exist_ok=True)
     (tmp_path / "in" / name).write_bytes(data)
-    return unpack(a_set(**keys), [tmp_path / "in"], tmp_path / "staging")
+    return unpack(a_set(**keys), tmp_path / "in", tmp_path / "staging")
 
 
 def with_link(kind):
@@ -779,13 +794,14 @@ def header_bomb():
         (zipped(pairs() | {"a\nb.png": b""}), "unsafe path"),
         (tarred(pairs() | {"a/../../evil.png": b""}), "unsafe path"),
         (tarred(pairs() | {"/evil.png": b""}), "unsafe path"),
-        (with_link("zip"), "is a link"),
-        (with_link("sym"), "is a link"),
-        (with_link("hard"), "is a link"),
-        (with_link("dev"), "is not a plain file"),
+        (with_link("zip"), "is a link or no plain file"),
+        (with_link("sym"), "is a link or no plain file"),
+        (with_link("hard"), "is a link or no plain file"),
+        (with_link("dev"), "is a link or no plain file"),
         (encrypted(), "is encrypted"),
-        (bomb(), "is a compression bomb"),
+        (bomb(), "a compression bomb"),
         (header_bomb(), "a compression bomb"),
+        (tarred({"unwanted": bytes(30 << 20)} | pairs()), "a compression bomb"),
         (zipped(pairs() | {"b/Rain100L/rainy/rain-000.png": picture(3)}), "would both become test/rain/rainy/000.png"),
         (zipped(pairs() | {"top/Rain100L/rainy/rain-001.png": b"not a picture"}), "not an image"),
         (zipped(pairs() | {"top/Rain100L/rainy/rain-001.png": picture(1)[:-60]}), "unreadable"),
@@ -797,21 +813,36 @@ def header_bomb():
 )
 def test_what_is_not_safe_or_not_sound_is_refused_in_one_line(tmp_path, data, says):
     (tmp_path / "canary").write_text("alive")
-    with pytest.raises(SourceError) as error:
+    with pytest.raises(FetchError) as error:
         stage(data, tmp_path)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert {path.name for path in tmp_path.iterdir()} <= {"canary", "in", "staging"}
 
 
+def test_a_web_page_is_no_file_of_weights(tmp_path):
+    rule = (Rule(r"net\.pth", "peers/net.pth"),)
+    with pytest.raises(FetchError, match="is a web page"):
+        stage(PAGE, tmp_path, "net.pth", kind="weights", rules=rule, count=1)
+
+
+def test_what_is_not_wanted_in_a_folder_is_passed_over(tmp_path):
+    """A page about the set, a link to nowhere, and what a cut download left."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "README.html").write_bytes(PAGE)
+    (tmp_path / "in" / "archive.zip.part").write_bytes(ARCHIVE[:1000])
+    (tmp_path / "in" / "gone.zip").symlink_to("nowhere")
+    assert len(stage(ARCHIVE, tmp_path)) == 6
+
+
 def test_sizes_are_limited(tmp_path):
-    with pytest.raises(SourceError, match="too large"):
+    with pytest.raises(FetchError, match="too large"):
         stage(ARCHIVE, tmp_path, limit_gib=2000 / 2**30)
 
 
 def test_names_that_differ_only_by_capitals_or_unicode_form_are_refused(tmp_path):
     rule = (Rule(r"(?P<n>\w+)\.(?P<s>\w+)", "real/clean/{n}.{s}"),)
     for one, other in (("rain.png", "Rain.png"), ("rain.png", "rain.jpg"), ("\u212b.png", "\u00c5.png")):
-        with pytest.raises(SourceError, match="would both become"):
+        with pytest.raises(FetchError, match="would both become"):
             stage(zipped({f"a/{one}": picture(1), f"b/{other}": picture(2)}), tmp_path, kind="clean", rules=rule)
 
 
@@ -825,7 +856,7 @@ def test_side_by_side_pictures_are_cut(tmp_path):
     assert set(files.values()) == {hashlib.sha256(buffer.getvalue()).hexdigest()}
     for side, part in (("clean", both[:, :10]), ("rainy", both[:, 10:])):
         assert (np.asarray(Image.open(tmp_path / "staging" / "test" / "rain" / side / "1.png")) == part).all()
-    with pytest.raises(SourceError, match="not 2 pictures side by side"):
+    with pytest.raises(FetchError, match="not 2 pictures side by side"):
         stage(zipped({"1.jpg": picture(1, width=25)}), tmp_path, rules=rule)
 
 
@@ -866,7 +897,7 @@ def _survives(folder, data, name):
     target.mkdir()
     try:
         found = stage(data, target, name=name, count=None)
-    except SourceError as error:
+    except FetchError as error:
         assert "\n" not in str(error)
     else:
         assert found and all(is_target(path, "test") for path in found)
@@ -945,6 +976,6 @@ def test_without_mirrors_the_way_out_is_the_drop_folder(tmp_path):
 
 
 def test_downloads_without_a_server_fail_plainly(tmp_path):
-    with pytest.raises(SourceError, match="refused.*tries"):
-        download.download("http://127.0.0.1:9/x", tmp_path / "x", QUICK)
+    with pytest.raises(FetchError, match="refused.*try 3"):
+        download.download("http://127.0.0.1:9/x", tmp_path / "x")
     assert not (tmp_path / "x").exists()

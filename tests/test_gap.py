@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ttlkit import cli, machine, rain
 from ttlkit.data import image_files
 from ttlkit.gap import features, plots, stats, study
+from ttlkit.lesson import report
 from ttlkit.method import networks, weights
 from ttlkit.rain import scenes
 
@@ -191,3 +192,20 @@ def test_sets_too_small_for_tests_on_all_features_still_get_their_table(folders)
     found = study.compare(few, few, rounds=50)
     assert found["overall"] == [] and len(found["features"]) == len(features.FEATURES)
     assert len(few.paths) < stats.LEAST
+    alone = study.compare(few.part("one", [0]), few.part("other", [1]), rounds=50)["features"]
+    assert all(np.isfinite([row["wasserstein"], row["null"], row["p_holm"]]).all() for row in alone)
+    assert all(np.isnan(row["a_a"]) and row["p_value"] == 1 for row in alone)  # of two orders, each is as far apart
+
+
+def test_estimates_of_what_never_changes_have_no_correlation():
+    grey = np.full((40, 40, 3), 0.5, np.float32)
+    rows = study.against_truth([grey] * 3, [grey[..., 0]] * 3)
+    assert all(row["correlation"] == row["bias"] == 0 for row in rows)
+
+
+def test_without_the_packages_of_the_report_the_page_is_markdown(folders, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "MISSING", "nh3")
+    a, b = (study.measure_files(sorted((folders / kind).iterdir()), kind) for kind in ("rainy", "dry"))
+    page = study.write(tmp_path / "out", a, b, study.compare(a, b, rounds=20))
+    assert page == tmp_path / "out/gap.md" and "## How to read it" in page.read_text()
+    assert not (tmp_path / "out/gap.html").exists()

@@ -1,6 +1,7 @@
 """What moves: the slider mixes pixels, the upload box reads files, the live plot leaves one picture."""
 
 import datetime
+import io
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def test_split_view_puts_before_left_and_after_right():
 
 
 def decoded(png: bytes) -> np.ndarray:
-    return image_files.to_u8(live.decode_upload("view.png", png))
+    return image_files.decode_u8(io.BytesIO(png), "view.png")
 
 
 def test_slider_moves_the_divider():
@@ -51,21 +52,6 @@ def test_slider_moves_the_divider():
 def test_slider_scales_a_large_picture_down_for_the_view():
     wide = np.zeros((20, 2 * live.VIEW_SIDE, 3), np.float32)
     assert decoded(live.compare_slider(wide, wide).children[1].value).shape == (10, live.VIEW_SIDE, 3)
-
-
-def test_upload_is_read_in_both_shapes():
-    seven = {"a.png": {"metadata": {"name": "a.png", "size": 2}, "content": b"xy"}}
-    eight = ({"name": "a.png", "type": "image/png", "size": 2, "content": memoryview(b"xy")},)
-    assert live.read_upload(seven) == live.read_upload(eight) == ("a.png", b"xy")
-    assert live.read_upload({}) is None and live.read_upload(()) is None
-
-
-def test_broken_upload_names_the_file_and_no_path():
-    whole = live.png_bytes(image_files.to_u8(picture(64, 64)))
-    for data in (b"", b"no picture", whole[: len(whole) // 2]):
-        with pytest.raises(image_files.ImageError, match=r"^holiday\.png: ") as caught:
-            live.decode_upload("holiday.png", data)
-        assert "/" not in str(caught.value).replace("holiday.png", "")
 
 
 def upload(box, name: str, data: bytes):
@@ -95,6 +81,25 @@ def test_upload_box_shows_the_restored_picture_or_says_what_is_wrong():
     assert "Restoring odd.png failed" in box.children[1].value and "same size" in box.children[1].value
 
 
+def test_upload_box_reads_what_ipywidgets_7_gives():
+    png = live.png_bytes(image_files.to_u8(picture()))
+    box = live.upload_box(lambda image: 1 - image)
+    entry = {"metadata": {"name": "seven.png", "size": len(png)}, "content": png}
+    for files, told in (({"seven.png": entry}, "seven.png: 20 × 12 pixels"), ({}, "seven.png"), ((), "seven.png")):
+        box.children[0].notify_change({"name": "value", "type": "change", "old": (), "new": files})
+        assert told in box.children[1].value and len(box.children[2].children) == 1
+
+
+def test_broken_upload_names_the_file_and_no_path():
+    whole = live.png_bytes(image_files.to_u8(picture(64, 64)))
+    box = live.upload_box(lambda image: image)
+    for data in (b"", b"no picture", whole[: len(whole) // 2]):
+        upload(box, "holiday.png", data)
+        told = box.children[1].value
+        assert told.startswith("<b>Not usable.</b> holiday.png: ")
+        assert "/" not in told.replace("</b>", "").replace("holiday.png", "") and box.children[2].children == ()
+
+
 # ---- live plot
 
 
@@ -111,8 +116,7 @@ def test_live_plot_leaves_one_picture_and_a_figure_shows_without_magic():
         "with LivePlot(title='student', every=0.05) as plot:\n"
         "    for step in range(1, 31):\n"
         "        plot({'step': step, 'steps': 30, 'loss': 1 / step, 'seconds_left': 30.0 - step})\n"
-        "        time.sleep(0.02)\n"
-        "plot.close()",
+        "        time.sleep(0.02)",
         "plot_history([{'step': 1, 'loss': 1.0}], ['loss'])",
         "plot.rows[-1]['step'], 'matplotlib.pyplot' in __import__('sys').modules",
     )
@@ -142,7 +146,6 @@ def test_live_plot_waits_between_drawings_and_ends_with_the_last_row(monkeypatch
         for step in range(1, 101):
             now[0] += 0.1
             plot({"step": step, "steps": 100, "loss": 1.0, "seconds_left": 200 - 2.0 * step})
-    plot.close()  # nothing more to draw
     assert len(drawn) in (5, 6)  # ten seconds, one drawing every two, one at the end
     assert drawn[0].get_suptitle() == "step 1/100, 03:18 left"
     assert drawn[-1].get_suptitle() == "step 100/100"

@@ -24,7 +24,7 @@ def test_sixteen_bits_of_colour_come_back_bit_by_bit(tmp_path, name, channels):
     again = photos.load_photo(tmp_path / name)
     assert again.pixels.dtype == np.uint16 and np.array_equal(again.pixels, values[..., :3])
     assert (again.alpha is None) == (alpha is None) and (alpha is None or np.array_equal(again.alpha, alpha))
-    assert image_files.describe(tmp_path / name).bits == 16
+    assert again.bits == 16
 
 
 @pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"compression": "zlib", "predictor": True}])
@@ -53,6 +53,12 @@ def test_grey_stays_grey_with_sixteen_bits(tmp_path, name):
     photos.save_photo(tmp_path / f"again-{name}", photo)
     with Image.open(tmp_path / f"again-{name}") as image:
         assert image.mode.startswith("I;16") and np.array_equal(np.asarray(image), values)
+
+
+def test_integers_of_32_bits_keep_what_16_hold(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[-7, 300, 70_000]], np.int32))
+    photo = photos.load_photo(tmp_path / "a.tif")
+    assert photo.pixels.dtype == np.uint16 and photo.pixels[0, :, 0].tolist() == [0, 300, 65535] and photo.bits == 32
 
 
 def test_eight_bits_stay_and_sixteen_become_eight_where_the_format_has_no_more(tmp_path):

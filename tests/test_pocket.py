@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ttlkit import rain
-from ttlkit.data import image_files, pocket
+from ttlkit.data import collections, image_files, pocket
 
 REPO = Path(__file__).resolve().parents[1]
 SCENES = 3
@@ -154,3 +154,15 @@ def test_a_processor_without_vector_units_makes_the_same_bytes(built, tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     assert digest(root, Path.read_bytes) == digest(built, Path.read_bytes)
+
+
+def test_of_two_first_runs_at_once_the_later_one_takes_what_the_other_has_made(tmp_path, monkeypatch):
+    root, make = tmp_path / "pocket-2", pocket.build
+
+    def overtaken(place, scenes):
+        make(root, scenes)  # another process
+        return make(place, scenes)
+
+    monkeypatch.setattr(pocket, "build", overtaken)
+    assert collections.open_collection(root, 2).simulated
+    assert [path.name for path in tmp_path.iterdir()] == ["pocket-2"]

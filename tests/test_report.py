@@ -1,6 +1,7 @@
 """The report stands alone: formulas, pictures, anchors, no network, and nothing foreign that runs."""
 
 import base64
+import html
 import importlib.util
 import json
 import re
@@ -25,7 +26,7 @@ def test_formula_becomes_mathml(tex):
 @pytest.mark.parametrize("tex", [r"\frac{", r"\nosuchthing{x}", r"\text{<script>}", "a & b", ""])
 def test_formula_that_cannot_be_converted_is_shown_as_written(tex):
     done = report.mathml(tex)
-    assert done == f"<code>{report.html.escape(tex)}</code>"
+    assert done == f"<code>{html.escape(tex)}</code>"
 
 
 def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
@@ -285,7 +286,6 @@ def test_a_stage_run_by_hand_is_a_section(tmp_path):
         assert shown in page.text
     assert page.targets.count("#nb2") == 2 and '<td style="text-align:right">20.0' in text
     assert 'alt="a b$"' in text and sum(t.startswith("data:image/png") for t in page.targets) == 1
-    assert "run by hand" in report.section_of(folder)
 
 
 def test_a_folder_with_a_notebook_is_that_notebook_and_an_empty_one_is_named(tmp_path):

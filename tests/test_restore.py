@@ -16,6 +16,7 @@ from ttlkit.apply import bulk, restore
 from ttlkit.data import image_files, photos
 from ttlkit.evaluate import baselines
 from ttlkit.method import networks, weights
+from ttlkit.words import SettingsError
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +88,7 @@ def test_strength_goes_from_the_input_past_the_restored(model):
     image_u8 = image_files.to_u8(image)
     assert np.array_equal(restore.apply(engine, image_u8, strength=0), image_u8)
     for wrong in (-0.1, 1.6, float("nan")):
-        with pytest.raises(restore.RestoreError, match="0 to 1.5"):
+        with pytest.raises(SettingsError, match="0 to 1.5"):
             restore.apply(engine, image, strength=wrong)
 
 
@@ -232,15 +233,15 @@ def test_bits_and_grey_stay(model, tmp_path):
 def test_an_engine_that_cannot_be_is_said(tmp_path):
     with pytest.raises(ValueError, match="did you mean 'torch'"):
         restore.load_engine(name="troch")
-    with pytest.raises(restore.RestoreError, match="--engine onnx, not torch"):
+    with pytest.raises(SettingsError, match="--engine onnx, not torch"):
         restore.load_engine(tmp_path / "a.onnx", "torch")
-    with pytest.raises(restore.RestoreError, match="processor only"):
+    with pytest.raises(SettingsError, match="processor only"):
         restore.load_engine(name="onnx", device="cuda")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_missing_gpu_is_said():
-    with pytest.raises(restore.RestoreError, match="no CUDA device.*--device cpu"):
+    with pytest.raises(SettingsError, match="no CUDA device.*--device cpu"):
         restore.load_engine(device="cuda")
 
 

@@ -42,14 +42,6 @@ def test_grid_has_an_axes_a_cell_with_names_and_captions():
         figures.plot_images(cells, ["rainy", "restored"])
 
 
-def test_zoom_repeats_exactly_the_marked_box():
-    whole = picture(40, 60)
-    ax = figures.plot_images([[whole]], ["x"], zoom=(0.25, 0.5, 0.25, 0.25)).get_axes()[0]
-    (inset,) = ax.child_axes
-    np.testing.assert_array_equal(inset.images[0].get_array(), image_files.to_u8(whole)[10:20, 30:45])
-    assert ax.patches[0].get_bbox().bounds == (29.5, 9.5, 15, 10)
-
-
 def test_history_draws_the_mean_over_the_raw_and_skips_what_is_missing():
     rows = [{"step": i, "loss": float(i % 2), "psnr": 20.0 if i % 50 == 0 else None} for i in range(200)]
     rows += [{"step": 0, "loss": math.nan, "psnr": 25.0}]  # a resumed run writes a step again

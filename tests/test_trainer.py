@@ -1,6 +1,5 @@
 """Training: stopping and resuming gives the same bits, at any step, for every kind of stage."""
 
-import hashlib
 import io
 import json
 import os
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from ttlkit import files, machine
-from ttlkit.data import collections, pocket, samples
+from ttlkit.data import collections, samples
 from ttlkit.method import networks, objectives, weights
 from ttlkit.method.connected_tasks import TASKS
 from ttlkit.method.trainer import StepSampler, Trainer, TrainingError, learning_rate, load_checkpoint
@@ -19,8 +18,8 @@ STEPS = 7
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
-    return collections.open_collection(pocket.build(tmp_path_factory.mktemp("made") / "pocket-6", 6))
+def collection(small_pocket):
+    return collections.open_collection(small_pocket)
 
 
 class Stopped(Exception):
@@ -129,7 +128,7 @@ def sealed(state):
     """A checkpoint file of any content, with the right checksum."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    return hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue()
+    return files.digest(buffer.getvalue()).encode() + buffer.getvalue()
 
 
 ODD = {

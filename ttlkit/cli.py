@@ -11,31 +11,20 @@ from typing import Any
 
 from ttlkit import __version__, commands
 from ttlkit.runs.settings import HELP
+from ttlkit.words import as_command
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; problems that the user can solve end as one line and exit code 1."""
-    parser = build_parser()
-    chosen = parser.parse_args(arguments)
+    chosen = build_parser().parse_args(arguments)
     try:
-        code = chosen.call(chosen)
-        if arguments is None:
-            gc.freeze()  # or Python, leaving, searches all of torch for garbage: half a second
-        return code
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        code = as_command(lambda: chosen.call(chosen))
     except BrokenPipeError:  # of `ttlkit data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except (ValueError, RuntimeError, OSError) as error:
-        if not type(error).__module__.startswith("ttlkit") and not isinstance(error, OSError):
-            raise  # ours are clear lines; anything else is a bug and wants its traceback
-        print(f"ttlkit: {error}", file=sys.stderr)
-        return 1
-
-
-# ---- what there is to say ------------------------------------------------------------------------------------------
+    if arguments is None:
+        gc.freeze()  # or Python, leaving, searches all of torch for garbage: half a second
+    return code
 
 
 def build_parser() -> argparse.ArgumentParser:

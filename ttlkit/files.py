@@ -76,9 +76,17 @@ def sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digest(*contents: bytes | memoryview) -> str:
+    """Hash of bytes one after the other, 64 hex digits."""
+    found = hashlib.sha256()
+    for content in contents:
+        found.update(content)
+    return found.hexdigest()
+
+
 def sha256_of(*parts: Any) -> str:
     """Hash of values that JSON can write, in their order, 64 hex digits; equal values, equal hash."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return digest(json.dumps(parts, sort_keys=True).encode())
 
 
 def remove(path: Path) -> None:

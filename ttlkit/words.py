@@ -1,9 +1,11 @@
-"""Names that people type: lists of them, and what they may have meant."""
+"""What people type, and what they are told: lists of names, what was meant, and commands that end in one line."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Callable, Iterable
 
 
 class SettingsError(ValueError):
@@ -14,7 +16,7 @@ def unknown(name: str, known: Iterable[str], what: str) -> str:
     """The line that says so: the nearest known name, then all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
+    hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"unknown {what}: '{name}'{hint} Known: {', '.join(known)}"
 
 
@@ -28,3 +30,27 @@ def check_name(name: str, known: Iterable[str], what: str) -> None:
 def split_names(text: str) -> list[str]:
     """'a, b' to ['a', 'b']."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def as_command(call: Callable[[], int], leads: bool = True) -> int:
+    """call() as a command: what the user can put right ends as one line and exit code 1, anything else as a traceback.
+
+    Of several processes one `leads`; the others meet the same problem and wait to be ended, so that it is said once.
+    """
+    try:
+        return call()
+    except KeyboardInterrupt:
+        if leads:
+            print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, BrokenPipeError) or not (isinstance(error, OSError) or _ours(error)):
+            raise
+        if not leads:
+            time.sleep(30)
+        print(f"ttlkit: {error}", file=sys.stderr, flush=True)
+        return 1
+
+
+def _ours(error: Exception) -> bool:
+    return type(error).__module__.startswith("ttlkit")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 from test_leaks import CHANGES, crop  # noqa: E402
 
-from ttlkit.data import check, collections, image_files, leaks
+from ttlkit.data import check, collections, image_files, leaks  # noqa: E402
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ WARM = 5  # steps
 
 def child(given):
     """Print the median seconds of a step in this process, whose environment says how threads wait."""
-    import torch
+    import torch  # before ttlkit, which would set the policy where the environment does not
 
     from ttlkit import machine
     from ttlkit.method import networks, objectives
@@ -33,8 +33,7 @@ def child(given):
     machine.seed_everything(0)
     model = networks.Restorer(16).to(memory_format=torch.channels_last).train()
     optimizer, step = torch.optim.AdamW(model.parameters(), 1e-3, fused=True), objectives.restoration_step()
-    batch = {name: torch.rand(8, 3, 96, 96) for name in ("rainy", "clean", "trust")}
-    batch["trust"] = torch.ones(8, 1, 96, 96)
+    batch = {name: torch.rand(8, 3, 96, 96) for name in ("rainy", "clean")}
     taken = []
     for _ in range(WARM + given.steps):
         began = time.perf_counter()
@@ -50,8 +49,8 @@ def child(given):
 def measure(policy, busy):
     """(seconds a step, threads, precision) of a fresh process, beside a busy one or not."""
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    if policy != "PASSIVE":  # what torch does where nobody says anything; ttlkit would say PASSIVE
-        environment["OMP_WAIT_POLICY"] = ""
+    if policy == "PASSIVE":
+        environment["OMP_WAIT_POLICY"] = policy
     beside = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if busy else None
     try:
         command = [sys.executable, __file__, *sys.argv[1:], "--child"]
@@ -84,11 +83,9 @@ def main():
             seconds, threads, precision = measure(policy, busy)
             found.append(seconds * 1000)
     print(f"{threads} threads, precision {precision}, {given.steps} steps a process, {given.rounds} rounds")
-    for busy in (False, True):
+    for busy, where in ((False, "alone"), (True, "beside a busy process")):
         for policy in POLICIES:
-            print(
-                f"{'beside a busy process' if busy else 'alone':22} {policy:8} {spread(taken[busy, policy], 0)} ms a step"
-            )
+            print(f"{where:22} {policy:8} {spread(taken[busy, policy], 0)} ms a step")
         ratios = [b / a for a, b in zip(taken[busy, "PASSIVE"], taken[busy, "default"], strict=True)]
         print(f"{'':22} default / PASSIVE {spread(ratios, 2)}")
 

@@ -139,7 +139,9 @@ def main():
             command = [sys.executable, __file__, *sys.argv[1:], "--child", name]
             printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             found.append(json.loads(printed.splitlines()[-1]))
-    print(f"{machine.device()}, {torch.get_num_threads()} threads, {given.workers} workers, kit in {machine.precision()}")
+    print(
+        f"{machine.device()}, {torch.get_num_threads()} threads, {given.workers} workers, kit in {machine.precision()}"
+    )
     for name, found in rows.items():
         step, share = (statistics.median(row[key] for row in found) for key in ("step", "share"))
         print(f"{name:6} {step * 1000:8.1f} ms a step, {share:.0%} of the time inside of steps")

@@ -23,22 +23,18 @@ def plan_files(source: Path | str | Sequence[Path | str], target: Path | None = 
     plan: list[tuple[Path, Path]] = []
     for given in map(Path, sources):
         if given.is_dir():
-            found = list_images(given)
-            if not found:
-                raise ImageError(f"{shown(given)}: no images in this folder")
-            named = given if given.name not in ("", "..") else given.resolve()
+            found, missing = list_images(given), "no images in this folder"
+            named = given.resolve() if given.name in ("", "..") else given
             folder = target or named.with_name(named.name + ADDED)
             plan += [(path, folder / path.name) for path in found]
-            continue
-        found = [given]
-        if not given.exists():
-            names = map(Path, sorted(glob.glob(str(given), recursive=True)))
-            found = [path for path in names if path.suffix.lower() in SUFFIXES and path.is_file()]
-            if not found:
-                raise ImageError(f"{shown(given)}: no such file or folder")
-        if len(sources) > 1 or not given.exists():
-            found = [path for path in found if not path.stem.endswith(ADDED)]
-        plan += [(path, _becomes(path, target)) for path in found]
+        else:
+            names, missing = map(Path, sorted(glob.glob(str(given), recursive=True))), "no such file or folder"
+            images = [path for path in names if path.suffix.lower() in SUFFIXES and path.is_file()]
+            found = [given] if given.exists() else images
+            alone = len(sources) == 1 and given.exists()
+            plan += [(path, _becomes(path, target)) for path in found if alone or not path.stem.endswith(ADDED)]
+        if not found:
+            raise ImageError(f"{shown(given)}: {missing}")
     if not plan:
         raise ImageError(f"{shown(sources[0])}: nothing but results (*{ADDED}.*) to read")
     written: dict[Path, Path] = {}
@@ -72,9 +68,7 @@ def restore_files(
             photo = photos.load_photo(source)
             photos.save_photo(target, photo.with_pixels(apply(engine, photo.pixels, tile=tile, strength=strength)))
         except (ImageError, OSError) as error:
-            problem = str(error)
-        except TooLargeError as error:
-            problem = f"{shown(source)}: {error}"
+            problem = f"{shown(source)}: {error}" if isinstance(error, TooLargeError) else str(error)
         except MemoryError:
             problem = f"{shown(source)}: too large for this machine's memory; scale it down first"
         yield source, target, problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import tempfile
@@ -19,6 +20,7 @@ from ttlkit import __version__
 if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run without it
     from ttlkit.method.networks import Derainer
 
+Run = Callable[[np.ndarray], np.ndarray]
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files, and which engine runs them
 OPSET = 18  # of the ONNX standard; the graph needs nothing newer
 CLOSE = 1e-4  # largest difference from torch, of values in [0, 1], with which a file is kept; measured: below 1e-6
@@ -39,13 +41,23 @@ class Engine:
     file 'radius', 'multiple', 'version' of ttlkit, 'weights' (header of the weights), 'card' (the model card).
     """
 
-    run: Callable[[np.ndarray], np.ndarray]
+    run: Run
     radius: int | None = None
     multiple: int = 1
     too_large: tuple[type[Exception], ...] = ()
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@contextmanager
+def _extra():
+    """The packages of the extra `export`; ExportError says how to get one that is missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise ExportError(f"{error.name or error} is not installed; pip install 'ttlkit[export]'") from None
+
+
+@_extra()
 def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None) -> Path:
     """Write a restorer as `path`: OUT.onnx, or OUT.xml with OUT.bin beside it for OpenVINO; float32.
 
@@ -64,8 +76,9 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
         if kind == "onnx":
             made.write_bytes(graph)
         else:
-            openvino, network = _read_openvino(graph)
-            openvino.save_model(network, made, compress_to_fp16=False)
+            import openvino
+
+            openvino.save_model(openvino.Core().read_model(graph), made, compress_to_fp16=False)
         engine = load(made, exact=True)
         for shape in CHECKED:
             rainy = np.random.default_rng(0).random(shape, np.float32)
@@ -86,19 +99,18 @@ def kind_of(path: Path) -> str:
     return SUFFIXES[path.suffix]
 
 
+@_extra()
 def to_onnx(model: Derainer, card: dict[str, Any] | None = None) -> bytes:
     """The network as an ONNX file in memory, with `card` in its metadata; padding and clipping are in the graph.
 
     By torch's older exporter: it gives the same values as the newer one (`dynamo=True`) in a second instead of
     fourteen, and needs no onnxscript.
     """
+    import onnx
     import torch
 
     from ttlkit.apply.prepare import prepared
     from ttlkit.method.networks import UNet
-
-    with _extra():
-        import onnx
 
     multiple = UNet.multiple
 
@@ -111,14 +123,16 @@ def to_onnx(model: Derainer, card: dict[str, Any] | None = None) -> bytes:
             return super().forward(rainy[:, :, rows][:, :, :, columns])[..., :height, :width].clamp(0, 1)
 
     free = {0: "batch", 2: "height", 3: "width"}
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.inference_mode():
+    encoded = io.BytesIO()
+    with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # that the exporter is the older one, and of sizes that do not change
         torch.onnx.export(
-            Whole(prepared(model)), (torch.rand(2, 3, 37, 53),), f"{folder}/net.onnx", dynamo=False,
+            Whole(prepared(model)), (torch.rand(2, 3, 37, 53),),
+            encoded,  # type: ignore[arg-type]  # the older exporter takes a buffer as well as a file
+            dynamo=False, opset_version=OPSET,
             input_names=["rainy"], output_names=["restored"], dynamic_axes={"rainy": free, "restored": free},
-            opset_version=OPSET,
         )  # fmt: skip
-        graph = onnx.load(f"{folder}/net.onnx")
+    graph = onnx.load_from_string(encoded.getvalue())
     facts = {"radius": UNet.radius, "multiple": multiple, "version": __version__, "opset": OPSET, **(card or {})}
     graph.producer_name, graph.doc_string = "ttlkit", facts.get("card", "")
     onnx.helper.set_model_props(graph, {"ttlkit": json.dumps(facts)})
@@ -135,73 +149,49 @@ def card_of(weights: Path) -> dict[str, Any]:
     return {"weights": header, "card": card.read_text(encoding="utf-8") if card.is_file() else json.dumps(header)}
 
 
+@_extra()
 def load(source: Path | bytes, kind: str = "", exact: bool = False) -> Engine:
     """Run an exported file, or ONNX in memory with the engine `kind`, on the processor.
 
     OpenVINO takes bfloat16 where the processor multiplies it natively, unless `exact`; ONNX Runtime takes float32.
-    Threads: $OMP_NUM_THREADS, else as many as the engine takes. Raises ExportError.
+    Threads: $OMP_NUM_THREADS, which neither heeds by itself, else as many as the engine takes. Raises ExportError.
     """
-    name = f"{source}" if isinstance(source, Path) else "network in memory"
+    name = "network in memory" if isinstance(source, bytes) else str(source)
     if isinstance(source, Path):
         kind = kind_of(source)
         if not source.is_file():
             raise ExportError(f"{name}: no such file; `ttlkit export {name}` makes it")
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    start = _start_onnx if kind == "onnx" else _start_openvino
     try:
-        run, text = _load_onnx(source) if kind == "onnx" else _load_openvino(source, exact)
+        run, text = start(source, int(threads) if threads.isdigit() else 0, exact)
         facts = json.loads(text)
         return Engine(run, facts["radius"], facts["multiple"], facts=facts)
     except (KeyError, json.JSONDecodeError):
         raise ExportError(f"{name}: not written by ttlkit; make it with `ttlkit export`") from None
-    except ExportError:
+    except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - both engines raise many kinds for a bad file
         words = " ".join(str(error).split())[:200]
         raise ExportError(f"{name}: not a network that {kind} can run ({words}); export it again") from None
 
 
-def _load_onnx(source: Path | bytes) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    with _extra():
-        import onnxruntime
+def _start_onnx(source: Path | bytes, threads: int, exact: bool) -> tuple[Run, str]:
+    import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors only
     session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map["ttlkit"]
     return lambda rainy: session.run(None, {"rainy": rainy})[0], facts
 
 
-def _load_openvino(source: Path | bytes, exact: bool) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    openvino, network = _read_openvino(source)
-    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads()}
-    compiled = openvino.compile_model(network, "CPU", options | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {}))
-    return lambda rainy: compiled(rainy)[0], network.get_rt_info(["ttlkit"]).astype(str)
-
-
-def _read_openvino(source: Path | bytes) -> tuple[Any, Any]:
-    """OpenVINO, and its network from its own file, or from ONNX in memory, whose metadata it would drop."""
-    with _extra():
-        import openvino
+def _start_openvino(source: Path | bytes, threads: int, exact: bool) -> tuple[Run, str]:
+    import openvino
 
     network = openvino.Core().read_model(source)
-    if isinstance(source, bytes):
-        import onnx
-
-        for entry in onnx.load_from_string(source).metadata_props:
-            network.set_rt_info(entry.value, [entry.key])
-    return openvino, network
-
-
-def _threads() -> int:
-    """$OMP_NUM_THREADS, which neither engine heeds by itself; 0, their own choice, where it is not set."""
-    text = os.environ.get("OMP_NUM_THREADS", "")
-    return int(text) if text.isdigit() else 0
-
-
-@contextmanager
-def _extra():
-    """An import of the `export` extra; ExportError says how to get what is missing."""
-    try:
-        yield
-    except ImportError as error:
-        raise ExportError(f"{error.name or error} is not installed; pip install 'ttlkit[export]'") from None
+    options = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads}
+    compiled = openvino.compile_model(network, "CPU", options | ({"INFERENCE_PRECISION_HINT": "f32"} if exact else {}))
+    facts = network.get_rt_info(["framework", "ttlkit"]).astype(str)  # where OpenVINO keeps the metadata of ONNX
+    return lambda rainy: compiled(rainy)[0], facts

@@ -21,23 +21,18 @@ def prepared(model: Network) -> Network:
     mode, no gradients of weights. It can be saved, loaded, exported and prepared again as the plain one can.
     """
     model = copy.deepcopy(model)
-    for name, block in list(model.named_modules()):
-        if isinstance(block, ResidualBlock):
-            model.set_submodule(name, _FoldedBlock(block))
     freeze(model)
+    for block in model.modules():
+        if isinstance(block, ResidualBlock):
+            for values in block.second.parameters():
+                values.mul_(block.scale)
+            block.scale.fill_(1)
+            block.__class__ = _FoldedBlock
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class _FoldedBlock(ResidualBlock):
     """x + second(ReLU(first(x))), in place, of a block whose scale has become 1."""
-
-    def __init__(self, block: ResidualBlock):
-        nn.Module.__init__(self)
-        self.first, self.second, self.scale = block.first, block.second, block.scale
-        with torch.no_grad():
-            for values in self.second.parameters():
-                values.mul_(self.scale)
-            self.scale.fill_(1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.second(F.relu(self.first(x), inplace=True)).add_(x)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ttlkit import machine, words
+from ttlkit import machine
 from ttlkit.apply import export
 from ttlkit.apply.export import Engine
 from ttlkit.data import image_files, photos
+from ttlkit.words import SettingsError, check_name
 
 if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run without it
     from torch import nn
@@ -26,11 +27,7 @@ ENGINES = ("torch", *export.SUFFIXES.values())
 STRONGEST = 1.5  # twice the streaks taken away would be dark streaks
 
 
-class RestoreError(ValueError):
-    """An image cannot be restored as told; the message says why, and the way out."""
-
-
-class TooLargeError(RestoreError):
+class TooLargeError(image_files.ImageError):
     """Not even the smallest tile fits into the memory of the device."""
 
 
@@ -81,29 +78,26 @@ def apply(
     of image, result and one tile.
     """
     if not 0 <= strength <= STRONGEST:
-        raise RestoreError(f"strength = {strength} must be 0 to {STRONGEST}; 1 is what the network says")
+        raise SettingsError(f"strength = {strength} must be 0 to {STRONGEST}; 1 is what the network says")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise image_files.ImageError(f"an image (H, W, 3) is needed, got shape {image.shape}")
     if image.dtype.kind != "f" and image.dtype not in (np.uint8, np.uint16):
         raise image_files.ImageError(f"an image of uint8, uint16 or floats is needed, got {image.dtype}")
     if tile is not None and (tile < engine.multiple or tile % engine.multiple):
-        raise RestoreError(f"tile = {tile} must be a positive multiple of {engine.multiple}")
-    height, width = image.shape[:2]
-    side = max(height, width)
-    whole = engine.radius is None or (tile is None and height * width <= WHOLE)
-    tile = side if whole else tile or TILE
+        raise SettingsError(f"tile = {tile} must be a positive multiple of {engine.multiple}")
+    side, pixels = max(image.shape[:2]), image[..., 0].size
+    whole = engine.radius is None or (tile is None and pixels <= WHOLE)
+    tile = side if whole else min(tile or TILE, side)
     out = np.empty(image.shape, dtype or image.dtype)
     while True:
         try:
             _fill_tiles(engine, image, out, tile, strength)
             return out
         except engine.too_large as error:
-            smaller = min(tile, side) // 2 // engine.multiple * engine.multiple
+            smaller = tile // 2 // engine.multiple * engine.multiple
             if engine.radius is None or smaller < SMALLEST:
-                raise TooLargeError(
-                    f"a piece of {min(tile, side)} pixels does not fit into the memory of the device "
-                    f"({str(error).splitlines()[0]:.80}); use --device cpu"
-                ) from None
+                problem = f"a piece of {tile} pixels does not fit into the memory of the device"
+                raise TooLargeError(f"{problem} ({str(error).splitlines()[0]:.80}); use --device cpu") from None
         tile = smaller  # out of the handler, which keeps the tensors of the failed attempt alive
 
 
@@ -112,19 +106,15 @@ def _fill_tiles(engine: Engine, image: np.ndarray, out: np.ndarray, tile: int, s
     for top in range(0, len(image), tile):
         for left in range(0, image.shape[1], tile):
             y, x = max(0, top - halo), max(0, left - halo)
-            rainy = _floats(image[y : top + tile + halo, x : left + tile + halo])
+            rainy = image[y : top + tile + halo, x : left + tile + halo]
+            rainy = image_files.to_float(rainy) if image.dtype.kind == "u" else rainy
             planes = np.ascontiguousarray(rainy.transpose(2, 0, 1)[None], np.float32)
-            piece = engine.run(planes)[0].transpose(1, 2, 0)
-            restored = piece[top - y : top - y + tile, left - x : left - x + tile]
-            here = np.s_[top : top + tile, left : left + tile]
+            inner = np.s_[top - y : top - y + tile, left - x : left - x + tile]
+            rainy, restored = rainy[inner], engine.run(planes)[0].transpose(1, 2, 0)[inner]
             if strength != 1:
-                rainy = _floats(image[here])
                 restored = np.clip(rainy + strength * (restored - rainy), 0, 1)
-            out[here] = np.round(restored * np.iinfo(out.dtype).max) if out.dtype.kind == "u" else restored
-
-
-def _floats(image: np.ndarray) -> np.ndarray:
-    return image_files.to_float(image) if image.dtype.kind == "u" else image
+            here = out[top : top + tile, left : left + tile]
+            here[...] = np.round(restored * np.iinfo(out.dtype).max) if out.dtype.kind == "u" else restored
 
 
 def load_engine(
@@ -134,25 +124,23 @@ def load_engine(
 
     `name`: one of ENGINES, by default what the file is for; ONNX Runtime and OpenVINO take .safetensors too, for a
     second more. `device`: 'cpu' or 'cuda', by default the best that torch finds; `precision` as in `torch_engine`, by
-    default the best of the device. Raises RestoreError, WeightsError and ExportError.
+    default the best of the device. Raises SettingsError, WeightsError and ExportError.
     """
     path = Path(weights)
     own = export.SUFFIXES.get(path.suffix)
     name = name or own or "torch"
-    words.check_name(name, ENGINES, "engine")
+    check_name(name, ENGINES, "engine")
     if own and own != name:
-        raise RestoreError(f"{path}: is for --engine {own}, not {name}")
+        raise SettingsError(f"{path}: is for --engine {own}, not {name}")
+    if name != "torch" and device not in (None, "cpu"):
+        raise SettingsError(f"--engine {name} runs on the processor only: leave out --device {device}, or the engine")
     if name != "torch":
-        if device not in (None, "cpu"):
-            raise RestoreError(
-                f"--engine {name} runs on the processor only: leave out --device {device}, or the engine"
-            )
-        return export.load(path) if own else export.load(export.to_onnx(load_restorer(path)), name)
+        return export.load(path if own else export.to_onnx(load_restorer(path)), name)
     import torch
 
     device = device or machine.device()
     if device == "cuda" and not torch.cuda.is_available():
-        raise RestoreError("--device cuda: torch finds no CUDA device here; use --device cpu")
+        raise SettingsError("--device cuda: torch finds no CUDA device here; use --device cpu")
     return torch_engine(load_restorer(path, device), precision or machine.precision(device))
 
 
@@ -192,7 +180,6 @@ def student_of(run_folder: Path) -> Path:
 
     stage = run_folder / "04_fine_tuning-student"
     if not (stage / "DONE.json").is_file():
-        raise WeightsError(
-            f"{run_folder}: no fine-tuned student yet; make it: ttlkit reproduce --run {run_folder.name}"
-        )
+        way = f"make it: ttlkit reproduce --run {run_folder.name}"
+        raise WeightsError(f"{run_folder}: no fine-tuned student yet; {way}")
     return stage / "restorer.safetensors"

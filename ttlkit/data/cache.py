@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import stat
 import struct
@@ -31,6 +30,7 @@ import PIL
 from ttlkit import files, machine
 from ttlkit.data import image_files
 
+DAY = 86400  # seconds
 DAYS = 30  # entries not used for so long are removed
 SPARE = 1 << 30  # bytes of the disk left free: a cache that fills it would cost a checkpoint
 MEMORY = 2 << 30  # bytes that a process holds where nothing can be written
@@ -44,9 +44,7 @@ _events: set[tuple[str, Path]] = set()  # what has happened in which folder: sai
 
 def folder() -> Path | None:
     """Where entries lie: $TTLKIT_CACHE, else datasets/.cache; None when $TTLKIT_CACHE is empty or 'off'."""
-    given = os.environ.get("TTLKIT_CACHE")
-    if given is None:
-        return machine.home() / "datasets" / ".cache"
+    given = os.environ.get("TTLKIT_CACHE", str(machine.home() / "datasets" / ".cache"))
     return None if given.strip().lower() in ("", "off") else Path(given).expanduser().resolve()
 
 
@@ -70,20 +68,17 @@ def content_hash(path: str | Path) -> str:
 
     Raises OSError where it cannot be read.
     """
-
-    def facts() -> list[int]:
-        now = place.stat()
-        if not stat.S_ISREG(now.st_mode):  # a pipe would wait for ever
-            raise OSError(errno.EINVAL, "not a regular file", str(place))
-        return [now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino]
-
     place = Path(path).resolve()
-    before, known = facts(), recall("content", 1, str(place))
-    if known and known["facts"] == before:
+    now = place.stat()
+    if not stat.S_ISREG(now.st_mode):  # a pipe would wait for ever
+        raise OSError(errno.EINVAL, "not a regular file", str(place))
+    facts = [now.st_size, now.st_mtime_ns, now.st_ctime_ns, now.st_ino]
+    known = recall("content", 1, str(place))
+    if known and known["facts"] == facts:
         return known["sha256"]
     found = files.sha256(place)
-    if facts() == before and time.time_ns() - before[2] > FRESH * 1e9:
-        remember({"facts": before, "sha256": found}, "content", 1, str(place))
+    if time.time_ns() - now.st_ctime_ns > FRESH * 1e9:
+        remember({"facts": facts, "sha256": found}, "content", 1, str(place))
     return found
 
 
@@ -104,7 +99,7 @@ class Shelf(Sequence[np.ndarray]):
         self.names: list[str] = []
         self.shapes: list[tuple[int, ...]] = []
         for index, path in enumerate(tqdm(self.paths, "reading images", delay=1, mininterval=1, file=sys.stdout)):
-            with image_files.open_file(path), image_files.naming(path):
+            with image_files.naming(path):
                 self.names.append(self._name(content_hash(path)))
             self.shapes.append(self[index].shape)
         root = folder()
@@ -152,20 +147,18 @@ def _read(name: str) -> bytes | memoryview | None:
         _memory[name] = held
     if held is not None or root is None:
         return held
-    try:
-        with open(_entry(root, name), "rb", buffering=0) as file:
-            found, used = memoryview(file.readall()), os.fstat(file.fileno()).st_mtime
-    except OSError:  # there is none, or it cannot be read
-        return None
-    content = found[_HEADER.size :]
-    if found[: _HEADER.size] != _header(name, content):
+    path = _entry(root, name)
+    with suppress(OSError):  # there is none, or it cannot be read
+        found = memoryview(path.read_bytes())
+        content = found[_HEADER.size :]
+        if found[: _HEADER.size] == _header(name, content):
+            with suppress(OSError):  # a read-only cache serves as well
+                if time.time() - path.stat().st_mtime > DAY:  # access times are off on many systems
+                    os.utime(path)
+            return content
         if _first("damaged", root):
-            print(f"{files.shown(_entry(root, name))}: damaged cache file; it and any others are made anew")
-        return None
-    if time.time() - used > 86400:  # access times are off on many systems
-        with suppress(OSError):  # a read-only cache serves as well
-            os.utime(_entry(root, name))
-    return content
+            print(f"{files.shown(path)}: damaged cache file; it and any others are made anew")
+    return None
 
 
 def _write(name: str, content: bytes) -> None:
@@ -181,10 +174,8 @@ def _write(name: str, content: bytes) -> None:
             return
         except OSError as error:
             _first("closed", root)
-            print(
-                f"{files.shown(root)}: nothing can be kept here ({error.strerror}); going on without. "
-                f"Free space, or set TTLKIT_CACHE to another folder ('off': none)"
-            )
+            problem = f"{files.shown(root)}: nothing can be kept here ({error.strerror}); going on without"
+            print(f"{problem}. Free space, or set TTLKIT_CACHE to another folder ('off': none)")
     _memory[name] = content
     while sum(map(len, list(_memory.values()))) > MEMORY:
         del _memory[next(iter(_memory))]
@@ -209,17 +200,16 @@ def usage() -> Usage:
     return Usage(len(sizes), sum(sizes))
 
 
-def prune(days: float = DAYS, gigabytes: float | None = None) -> Usage:
+def prune(days: float = DAYS, gigabytes: float = float("inf")) -> Usage:
     """Remove entries not used for `days`, then those not used for longest until at most `gigabytes` are left.
 
     Returns what was removed. Other files than the cache's own are never touched; what is in use elsewhere is made
     anew when it is drawn again. `prune(gigabytes=0)` removes all.
     """
-    oldest, room = time.time() - days * 86400, float("inf") if gigabytes is None else gigabytes * 1e9
-    gone = []
+    room, gone = gigabytes * 1e9, []
     for used, size, path in sorted(_entries(), reverse=True):  # what was used last comes first
         room -= size
-        if used < oldest or room < 0:
+        if used < time.time() - days * DAY or room < 0:
             with suppress(OSError):  # another process was quicker, or the folder is read-only
                 path.unlink()
                 gone.append(size)
@@ -229,9 +219,9 @@ def prune(days: float = DAYS, gigabytes: float | None = None) -> Usage:
 def _entries() -> Iterator[tuple[float, int, Path]]:
     """(last used, bytes, path) of each entry, and of what killed processes left behind a day ago or more."""
     root = folder()
-    for path in root.glob("[0-9a-f][0-9a-f]/*") if root else ():
-        own = re.fullmatch(r"[0-9a-f]{62}\.(entry|u8)|\.[0-9a-f]{16,60}(\.\d+)?\.(?P<left>part)", path.name)
+    patterns = ("[0-9a-f][0-9a-f]/*.entry", "[0-9a-f][0-9a-f]/.*.part")
+    for path in (path for pattern in patterns for path in root.glob(pattern)) if root else ():
         with suppress(OSError):  # removed meanwhile
             facts = path.stat()
-            if own and not (own["left"] and time.time() - facts.st_mtime < 86400):
+            if path.suffix == ".entry" or time.time() - facts.st_mtime > DAY:
                 yield facts.st_mtime, facts.st_size, path

@@ -6,15 +6,16 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from ttlkit import machine, words
-from ttlkit.data import cache, image_files, leaks
+from ttlkit.data import cache, image_files, leaks, photos
 from ttlkit.data.collections import Collection, CollectionError
 from ttlkit.files import shown
 
@@ -48,7 +49,7 @@ class Finding:
     other: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind:12s}  {self.file}  {self.detail}{' ' if self.detail and self.other else ''}{self.other}"
+        return f"{self.kind:12s}  {self.file}  {' '.join(filter(None, (self.detail, self.other)))}"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,7 @@ class Report:
     root: str
     against: str
     findings: tuple[Finding, ...]
-    counts: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def leaks(self) -> tuple[Finding, ...]:
-        """The findings that make test scores worthless."""
-        return tuple(f for f in self.findings if f.kind == "leak")
+    counts: dict[str, int]
 
     def without(self, kinds: Iterable[str]) -> Report:
         """The same report, some kinds of findings left out; SettingsError for a kind that does not exist."""
@@ -85,10 +81,10 @@ class Report:
         train, test = self.counts["training scenes"], self.counts["test scenes"]
         if not train or not test:
             return "leak check: nothing to compare"
-        if not self.leaks:
+        leaking = len({finding.file for finding in self.findings if finding.kind == "leak"})
+        if not leaking:
             return f"leak check: none of {train} training scenes shows one of the {test} test scenes"
-        shown = len({finding.file for finding in self.leaks})
-        return f"leak check: {shown} of {train} training scenes SHOW A TEST SCENE ({test} test scenes)"
+        return f"leak check: {leaking} of {train} training scenes SHOW A TEST SCENE ({test} test scenes)"
 
     def as_json(self) -> dict:
         """The report as plain types."""
@@ -109,17 +105,16 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
     names = {path: str(path.relative_to(root)) for path in found}
     scenes = [path for path in found if _shows_a_scene(path)]
     test = [p for p in scenes if "test" in p.relative_to(root).parts[:-1] or (other and p.is_relative_to(other))]
-    tested = set(test)
-    train = [path for path in scenes if path not in tested]
-    rest = [path for path in found if path not in tested]
+    train = sorted(set(scenes) - set(test))
+    rest = sorted(set(found) - set(test))
     if other:
         more = [path for path in _files(other) if _shows_a_scene(path) and path not in names]
         names |= {path: str(path) for path in more}
         test += more
-    looks, gravest = _look_at(test, rest, {*train, *test} if train and test else set(), names, workers)
+    looks, findings = _look_at(test, rest, {*train, *test} if train and test else set(), names, workers)
     seen = {path: looks[path] for path in found}
-    findings = [Finding(kind, names[path], detail) for path, look in seen.items() for kind, detail in look.notes]
-    findings += chain(_folders_alone(root, seen), _pair_findings(root, seen, names), _duplicates(seen, names))
+    findings += [Finding(kind, names[path], detail) for path, look in seen.items() for kind, detail in look.notes]
+    findings += [*_pair_findings(root, seen, names), *_duplicates(seen, names)]
     findings.sort(key=lambda finding: (list(KINDS).index(finding.kind), finding.file, finding.other))
     readable = sum(look.hash != "" for look in seen.values())
     counts = {
@@ -130,10 +125,10 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
         "test scenes": len(test),
         "distinct test scenes": len({looks[path].hash for path in test} - {""}),
     }
-    return Report(str(root), str(other or ""), (*gravest, *findings), counts)
+    return Report(str(root), str(other or ""), tuple(findings), counts)
 
 
-def check_leaks(collection: Collection, workers: int | None = None) -> Report:
+def check_leaks(collection: Collection) -> Report:
     """The leak check alone, on what a collection trains on (photographs and pairs) and is measured with.
 
     It takes minutes, so the answer is remembered by the names and contents of all files that it looks at.
@@ -145,88 +140,83 @@ def check_leaks(collection: Collection, workers: int | None = None) -> Report:
     key = ("leaks", LEAKS, image_files.DECODER, *sides)
     rows = cache.recall(*key)
     if rows is None:
-        found = _look_at(test, train, {*train, *test}, names, workers)[1]
-        cache.remember(rows := [asdict(finding) for finding in found], *key)
+        rows = [asdict(finding) for finding in _look_at(test, train, {*train, *test}, names)[1]]
+        cache.remember(rows, *key)
     findings = tuple(Finding(**row) for row in rows)
     return Report(str(collection.root), "", findings, {"training scenes": len(train), "test scenes": len(test)})
-
-
-def _look_at(
-    test: Sequence[Path], rest: Sequence[Path], scenes: set[Path], names: dict[Path, str], workers: int | None
-) -> tuple[dict[Path, _Look], list[Finding]]:
-    """What was seen of every file, and the leaks into `test` from those of the rest that are `scenes`."""
-    from tqdm import tqdm
-
-    jobs = [(path, path in scenes) for path in (*test, *rest)]
-    found = machine.in_processes(_look, jobs, workers=workers)
-    bar = tqdm(found, "checking", len(jobs), unit="file", mininterval=1, delay=1)
-    looks: dict[Path, _Look] = {}
-
-    def draw(number: int) -> Iterator[leaks.Scene]:
-        for look in islice(bar, number):
-            looks[look.path] = replace(look, scene=None)  # thousands of scenes would fill the memory
-            if look.scene:
-                yield look.scene
-
-    known = list(draw(len(test)))
-    candidates = draw(len(rest))
-    told = [
-        Finding("leak", names[leak.train], f"({leak.evidence}) shows", names[leak.test])
-        for leak in leaks.find_leaks(candidates, known)
-    ]
-    for _ in candidates:  # with nothing to compare them with, no candidate was drawn: they are looked at all the same
-        pass
-    return looks, told
 
 
 # ---- one file ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Look:
+class _Look(NamedTuple):
     """What was seen of one file; `hash` is of its pixels, '' where it cannot be read."""
 
     path: Path
-    notes: tuple[tuple[str, str], ...]
+    notes: list[tuple[str, str]]  # kinds of finding, details
     hash: str = ""
-    size: tuple[int, int] = (0, 0)
-    thumbnail: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    size: str = ""
+    thumbnail: np.ndarray = np.zeros(0)  # noqa: RUF012
     scene: leaks.Scene | None = None
+
+
+def _look_at(
+    test: Sequence[Path], rest: Sequence[Path], scenes: set[Path], names: dict[Path, str], workers: int | None = None
+) -> tuple[dict[Path, _Look], list[Finding]]:
+    """What was seen of every file, and the leaks into `test` from those of the rest that are `scenes`."""
+    from tqdm import tqdm
+
+    jobs = [(path, path in scenes) for path in (*test, *rest)]
+    done = machine.in_processes(_look, jobs, workers=workers)
+    bar = tqdm(done, "checking", len(jobs), unit="file", mininterval=1, delay=1)
+    looks: dict[Path, _Look] = {}
+
+    def draw(number: int) -> Iterator[leaks.Scene]:
+        for look in islice(bar, number):
+            looks[look.path] = look._replace(scene=None)  # thousands of scenes would fill the memory
+            if look.scene:
+                yield look.scene
+
+    known, candidates = list(draw(len(test))), draw(len(rest))
+    told = leaks.find_leaks(candidates, known)
+    found = [Finding("leak", names[k.train], f"({k.evidence}) shows", names[k.test]) for k in told]
+    for _ in candidates:  # with nothing to compare them with, no candidate was drawn: they are looked at all the same
+        pass
+    return looks, found
 
 
 def _look(job: tuple[Path, bool]) -> _Look:
     path, as_scene = job
-    facts = image_files.describe(path)
     try:
-        if facts.problem:
-            raise image_files.ImageError(facts.problem)
-        image = image_files.load_image_u8(path)
+        photo = photos.load_photo(path)
     except image_files.ImageError as error:
         problem = str(error).removeprefix(f"{shown(path)}: ")
         kind = "truncated" if "truncated" in problem.lower() or _ends_early(path) else "unreadable"
-        return _Look(path, ((kind, problem),))
+        return _Look(path, [(kind, problem)])
+    image = photo.flat_u8()
     height, width = image.shape[:2]
-    grey = facts.grey or not np.ptp(image, axis=2).any()
+    size = f"{width}x{height}"
+    grey = photo.grey or not np.ptp(image, axis=2).any()
     notes = {
-        "16-bit": f"{facts.mode}, {facts.bits} bits" if facts.bits > 8 else "",
-        "CMYK": facts.mode if facts.mode == "CMYK" else "",
-        "EXIF-rotated": f"orientation {facts.orientation}" if facts.orientation != 1 else "",
-        "grey": f"mode {facts.mode}" if grey and path.parent.name not in ("mask", "streaks") else "",
-        "tiny": f"{width}x{height}" if min(height, width) < TINY else "",
-        "huge": f"{width}x{height}" if height * width > HUGE else "",
+        "16-bit": f"{photo.mode}, {photo.bits} bits" if photo.bits > 8 else "",
+        "CMYK": photo.mode if photo.mode == "CMYK" else "",
+        "EXIF-rotated": f"orientation {photo.orientation}" if photo.orientation != 1 else "",
+        "grey": f"mode {photo.mode}" if grey and path.parent.name not in ("mask", "streaks") else "",
+        "tiny": size if min(height, width) < TINY else "",
+        "huge": size if height * width > HUGE else "",
     }
-    digest = hashlib.sha256(str(image.shape).encode() + image.tobytes()).hexdigest()
+    digest = hashlib.sha256(size.encode() + image.tobytes()).hexdigest()
     scene = leaks.scene(path, image) if as_scene else None
-    found = tuple((kind, detail) for kind, detail in notes.items() if detail)
-    return _Look(path, found, digest, (width, height), thumbnail(image), scene)
+    return _Look(path, [note for note in notes.items() if note[1]], digest, size, thumbnail(image), scene)
 
 
 def _ends_early(path: Path) -> bool:
     """Whether a WebP file is shorter than it says; Pillow does not tell that from other damage."""
-    with suppress(OSError), open(path, "rb") as file:
-        start, size = file.read(12), os.fstat(file.fileno()).st_size
-        return start[:4] == b"RIFF" and start[8:] == b"WEBP" and size < 8 + int.from_bytes(start[4:8], "little")
-    return False
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(12)
+    return start[:4] + start[8:] == b"RIFFWEBP" and path.stat().st_size < 8 + int.from_bytes(start[4:8], "little")
 
 
 # ---- folders and pairs -----------------------------------------------------------------------------------------------
@@ -236,7 +226,7 @@ def _files(root: Path) -> list[Path]:
     """Image files below a folder, sorted; hidden files and folders are passed over."""
     if not root.is_dir():
         raise CollectionError(f"{root}: no such folder to check")
-    folders = [root, *(path for path in sorted(root.rglob("*")) if path.is_dir())]
+    folders = [root, *sorted(root.rglob("*/"))]
     visible = [path for path in folders if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     found = [path for folder in visible for path in image_files.list_images(folder)]
     if not found:
@@ -246,44 +236,36 @@ def _files(root: Path) -> list[Path]:
 
 def _shows_a_scene(path: Path) -> bool:
     folder = path.parent
-    return folder.name not in ("mask", "streaks") and not (folder.name == "rainy" and _partner_folder(folder, "clean"))
+    return folder.name not in ("mask", "streaks") and not (folder.name == "rainy" and _has_partner(folder, "clean"))
 
 
-def _partner_folder(rainy: Path, side: str) -> Path | None:
+def _has_partner(rainy: Path, side: str) -> bool:
     """real/ holds rainy and clean photographs that are no pairs."""
-    folder = rainy.with_name(side)
-    return folder if folder.is_dir() and rainy.parent.name != "real" else None
-
-
-def _folders_alone(root: Path, looks: Iterable[Path]) -> Iterator[Finding]:
-    """Sides of pairs whose other side is missing; a test set of rainy images alone is an unpaired one."""
-    for folder in {path.parent for path in looks}:
-        kind, paired = folder.name, folder.parent.parent == root / "synthetic"
-        other = folder.with_name("clean" if kind == "rainy" else "rainy")
-        needed = kind in ("clean", "mask") and (paired or folder.parent.parent == root / "test")
-        if (needed or (kind == "rainy" and paired)) and not other.is_dir():
-            yield Finding("unpaired", str(folder.relative_to(root)), f"no folder {other.name} beside it")
+    return rainy.with_name(side).is_dir() and rainy.parent.name != "real"
 
 
 def _pair_findings(root: Path, looks: dict[Path, _Look], names: dict[Path, str]) -> Iterator[Finding]:
-    """Names that are on one side only; pairs whose sizes or pictures differ. By name, never by order."""
+    """Sides and names without partner; pairs whose sizes or pictures differ. By name, never by order."""
     folders: dict[Path, dict[str, Path]] = {}
     for path in looks:
         folders.setdefault(path.parent, {})[path.stem] = path
-    for rainy in (folder for folder in folders if folder.name == "rainy"):
-        for truth in filter(None, (_partner_folder(rainy, side) for side in ("clean", "mask"))):
-            left, right = folders[rainy], folders.get(truth, {})
+    for folder, left in folders.items():
+        part, other = folder.parent.parent, folder.with_name("clean" if folder.name == "rainy" else "rainy")
+        needed = {root / "synthetic": ("rainy", "clean", "mask"), root / "test": ("clean", "mask")}.get(part, ())
+        if folder.name in needed and not other.is_dir():  # a test set of rainy images alone is an unpaired one
+            yield Finding("unpaired", str(folder.relative_to(root)), f"no folder {other.name} beside it")
+        sides = [side for side in ("clean", "mask") if folder.name == "rainy" and _has_partner(folder, side)]
+        for side, truth in ((side, folder.with_name(side)) for side in sides):
+            right = folders.get(truth, {})
             for stem in left.keys() ^ right.keys():
-                path, missing = (left.get(stem) or right[stem]), (truth if stem in left else rainy)
-                yield Finding("unpaired", names[path], f"no partner in {missing.relative_to(root)}")
-            for stem in left.keys() & right.keys():
-                a, b = looks[left[stem]], looks[right[stem]]
+                path, lacks = (left.get(stem) or right[stem]), (truth if stem in left else folder)
+                yield Finding("unpaired", names[path], f"no partner in {lacks.relative_to(root)}")
+            for a, b in ((looks[left[stem]], looks[right[stem]]) for stem in left.keys() & right.keys()):
                 if not (a.hash and b.hash):
                     continue
                 if a.size != b.size:
-                    detail = "is {}x{}, but {}x{} is".format(*a.size, *b.size)
-                    yield Finding("pair-size", names[a.path], detail, names[b.path])
-                elif truth.name == "clean" and likeness(a.thumbnail, b.thumbnail) < ALIKE:
+                    yield Finding("pair-size", names[a.path], f"is {a.size}, but {b.size} is", names[b.path])
+                elif side == "clean" and likeness(a.thumbnail, b.thumbnail) < ALIKE:
                     yield Finding("pair-content", names[a.path], "does not look like", names[b.path])
 
 
@@ -294,8 +276,6 @@ def thumbnail(image: np.ndarray) -> np.ndarray:
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
     """Correlation of two thumbnails (48, 48), with their slow part, which heavy rain changes, or without."""
-    from scipy.ndimage import gaussian_filter
-
     found = []
     for x, y in ((a, b), (a - gaussian_filter(a, 2), b - gaussian_filter(b, 2))):
         if min(x.std(), y.std()) < 0.01:  # flat: nothing to tell by
@@ -308,9 +288,7 @@ def _duplicates(looks: dict[Path, _Look], names: dict[Path, str]) -> Iterator[Fi
     """Files with the pixels of an earlier file; clean sides of pairs may repeat, since one scene bears many rains."""
     first: dict[str, Path] = {}
     for path, look in looks.items():
-        repeats = path.parent.name in ("clean", "mask") and path.parent.with_name("rainy").is_dir()
-        if not look.hash or (repeats and path.parent.parent.name != "real"):
-            continue
-        earlier = first.setdefault(look.hash, path)
+        repeats = path.parent.name in ("clean", "mask") and _has_partner(path.parent, "rainy")
+        earlier = first.setdefault(look.hash, path) if look.hash and not repeats else path
         if earlier != path:
             yield Finding("duplicate", names[path], "has the pixels of", names[earlier])

@@ -51,8 +51,7 @@ class Collection:
 
     def real(self, kind: str, held_out: bool = False) -> list[Path]:
         """Photographs, "rainy" or "clean": the ones to train on, or every fifth, which no stage ever trains on."""
-        found = {"rainy": self.rainy, "clean": self.clean}[kind]
-        return [path for i, path in enumerate(found) if (i % 5 == 0) == held_out]
+        return [path for i, path in enumerate(getattr(self, kind)) if (i % 5 == 0) == held_out]
 
     def few_pairs(self, n: int, seed: int) -> list[Pair]:
         """The minority: n synthetic pairs drawn by `seed`, the same for every initialisation."""
@@ -79,32 +78,21 @@ def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Colle
             pocket.build(root, pocket_scenes)
         except OSError as error:
             problem = error.strerror or error
-            raise CollectionError(f"{root}: cannot be written ({problem}); free space or set TTLKIT_HOME") from None
+            if not root.exists():  # it may be there by now, made by another process
+                raise CollectionError(f"{root}: cannot be written ({problem}); free space or set TTLKIT_HOME") from None
     if not root.is_dir():
         raise CollectionError(f"{root}: no such collection; give an existing folder, or 'pocket' to generate one")
-    rainy, clean = (tuple(image_files.list_images(root / "real" / kind)) for kind in ("rainy", "clean"))
+    rainy, clean, streaks = (tuple(image_files.list_images(root / k)) for k in ("real/rainy", "real/clean", "streaks"))
     for kind, found in (("rainy", rainy), ("clean", clean)):
         if len(found) < 2:
-            raise CollectionError(
-                f"{root}/real/{kind}: {len(found)} images, at least 2 are needed; layout in datasets/README.md"
-            )
-    pairs = [
-        pair
-        for folder in sorted((root / "synthetic").glob("*/"))
-        for pair in match_pairs(folder / "rainy", folder / "clean")
-    ]
+            problem = f"{len(found)} images, at least 2 are needed"
+            raise CollectionError(f"{root}/real/{kind}: {problem}; layout in datasets/README.md")
+    sets = sorted((root / "synthetic").glob("*/"))
+    pairs = tuple(pair for folder in sets for pair in match_pairs(folder / "rainy", folder / "clean"))
     if not pairs:
         raise CollectionError(f"{root}/synthetic/<set>/{{rainy,clean}}: no pairs; layout in datasets/README.md")
     tests = tuple(_open_test(folder) for folder in sorted((root / "test").glob("*/")))
-    return Collection(
-        root,
-        rainy,
-        clean,
-        tuple(pairs),
-        tests,
-        (root / "SIMULATED.txt").exists(),
-        tuple(image_files.list_images(root / "streaks")),
-    )
+    return Collection(root, rainy, clean, pairs, tests, (root / "SIMULATED.txt").exists(), streaks)
 
 
 def _open_test(folder: Path) -> TestSet:
@@ -119,23 +107,23 @@ def _open_test(folder: Path) -> TestSet:
 
 def match_pairs(rainy: Path, truth: Path) -> list[Pair]:
     """Pair two folders by file name without suffix, never by order; CollectionError names what has no partner."""
-    sides = []
-    for folder in (rainy, truth):
-        found: dict[str, Path] = {}
-        for path in image_files.list_images(folder):
-            if path.stem in found:
-                raise CollectionError(f"{path}: same name as {found[path.stem].name}; keep one of them")
-            found[path.stem] = path
-        sides.append(found)
-    lonely = sorted(set(sides[0]) ^ set(sides[1]))
+    left, right = _by_stem(rainy), _by_stem(truth)
+    lonely = sorted(left.keys() ^ right.keys())
     if lonely:
-        first = sides[0].get(lonely[0]) or sides[1][lonely[0]]
-        other = truth if lonely[0] in sides[0] else rainy
+        first, other = (left[lonely[0]], truth) if lonely[0] in left else (right[lonely[0]], rainy)
         more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
         raise CollectionError(f"{first}: no partner of that name in {other}{more}; add it or remove this one")
-    if not sides[0]:
+    if not left:
         raise CollectionError(f"{rainy}: no images; layout in datasets/README.md")
-    return [Pair(sides[0][stem], sides[1][stem]) for stem in sorted(sides[0])]
+    return [Pair(left[stem], right[stem]) for stem in sorted(left)]
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in image_files.list_images(folder):
+        if found.setdefault(path.stem, path) != path:
+            raise CollectionError(f"{path}: same name as {found[path.stem].name}; keep one of them")
+    return found
 
 
 def spread(items: Sequence, most: int) -> list:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -19,6 +20,7 @@ AGREEMENT = 0.6  # correlation of the two pictures where they overlap; a shared 
 THUMBNAIL = 32  # px; for scenes with too little texture for points
 ALIKE = 0.8  # correlation of two thumbnails without their slow part
 MOST = 500  # points kept of one scene
+RATIO = 0.8  # of the distances from a point to the best and to the second best of another scene
 
 # SIFT's descriptor is 4 rows x 4 columns x 8 directions; this order is that of the mirrored picture
 _MIRRORED = np.arange(128).reshape(4, 4, 8)[:, ::-1][..., -np.arange(8) % 8].ravel()
@@ -37,8 +39,7 @@ class Scene:
     thumbnail: np.ndarray
 
 
-@dataclass(frozen=True)
-class Leak:
+class Leak(NamedTuple):
     """A training image that shows a test scene, and what gives it away."""
 
     train: Path
@@ -119,10 +120,12 @@ def _close(view: Scene, stack: np.ndarray, starts: np.ndarray, owner: np.ndarray
 
 def _same_scene(view: Scene, other: Scene) -> str:
     """Words on the evidence, '' where there is not enough."""
+    from skimage.feature import match_descriptors
     from skimage.measure import ransac
     from skimage.transform import AffineTransform, warp
 
-    mine, others = _matches(view.descriptors @ other.descriptors.T)
+    # each other's best, and clearly better than the second best (Lowe 2004)
+    mine, others = match_descriptors(view.descriptors, other.descriptors, max_ratio=RATIO).T
     turned = np.angle(np.exp(1j * (view.angles[mine] - other.angles[others])))
     mine, others = mine[np.abs(turned) < TURN], others[np.abs(turned) < TURN]
     if len(mine) < POINTS:
@@ -136,18 +139,6 @@ def _same_scene(view: Scene, other: Scene) -> str:
     if overlap.mean() < 0.02 or _correlation(moved[overlap], other.grey[overlap]) < AGREEMENT:
         return ""
     return f"{inliers.sum()} matching points"
-
-
-def _matches(likeness: np.ndarray, ratio: float = 0.8) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns that are each other's best, and clearly better than the row's second best (Lowe 2004)."""
-    rows = np.arange(len(likeness))
-    best = likeness.argmax(1)
-    first = likeness[rows, best]
-    rest = likeness.copy()
-    rest[rows, best] = -1
-    distinct = 2 - 2 * first < ratio**2 * (2 - 2 * rest.max(1))  # squared distances of unit vectors
-    keep = distinct & (likeness.argmax(0)[best] == rows)
-    return rows[keep], best[keep]
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

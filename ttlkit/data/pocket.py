@@ -73,10 +73,9 @@ def _save_pair(folder: Path, i: int, clean: np.ndarray, renderer: Callable, seed
 def _save(path: Path, image: np.ndarray) -> None:
     """Write an image in a way that gives the same bytes on every processor."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lossless = path.suffix == ".png"
-    options: dict[str, Any] = {"compress_type": HUFFMAN_ONLY} if lossless else {"quality": 95, "subsampling": 0}
+    options: dict[str, Any] = {"compress_type": HUFFMAN_ONLY} if path.suffix == ".png" else image_files.BEST["JPEG"]
     encoded = io.BytesIO()
-    Image.fromarray(image_files.to_u8(image)).save(encoded, "PNG" if lossless else "JPEG", **options)
+    Image.fromarray(image_files.to_u8(image)).save(encoded, image_files.FORMATS[path.suffix], **options)
     path.write_bytes(encoded.getbuffer())
 
 
@@ -87,7 +86,7 @@ def scene(i: int, photographs: Sequence[str], height: int = 192, width: int = 25
     rng = np.random.default_rng([i, 5])
     photograph = bundled(photographs[int(rng.integers(len(photographs)))])
     scale = max(rng.uniform(0.6, 1.0), height / photograph.shape[0], width / photograph.shape[1])
-    image = image_files.resize(photograph, round(photograph.shape[0] * scale), round(photograph.shape[1] * scale))
+    image = image_files.resize(photograph, *(round(side * scale) for side in photograph.shape[:2]))
     top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
     crop = image[top : top + height, left : left + width]
     return _exactly(crop[:, ::-1] if rng.random() < 0.5 else crop)

@@ -14,6 +14,7 @@ from ttlkit.data import cache, image_files
 from ttlkit.data.collections import Pair, load_pair
 
 Rng = np.random.Generator
+SCALED = 1  # raise it when `_scaled` gives other pixels than before: cached photographs go by it
 
 
 @lru_cache(maxsize=16)
@@ -28,11 +29,11 @@ def keyed_index(seed: int, n: int, length: int) -> int:
 
 
 class Photographs:
-    """Crops of real photographs, turned into a task's samples; all are first brought to one scale.
+    """Crops of real photographs, turned into a task's samples; the labels take turns, so classes are balanced.
 
-    Sample n alternates between the labels in order, so classes are balanced. `make(patch, label, rng, layers)` returns
-    the sample, a dict of arrays; `layers` draws from `streaks`. Photographs are scaled to `long_side`, borders left
-    out, then each crop is rescaled by 0.5 to 1, so neither resolution nor frame tells where a photograph is from.
+    `make(patch, label, rng, layers)` returns the sample, a dict of arrays; `layers` draws from `streaks`. Photographs
+    are scaled to `long_side`, borders left out, then each crop is rescaled by 0.5 to 1, so neither resolution nor
+    frame tells where a photograph is from.
     """
 
     def __init__(
@@ -110,16 +111,15 @@ class Pairs:
         rng = np.random.default_rng([self.seed, n, 2])
         first = 2 * keyed_index(self.seed, n, len(self.images) // 2)
         pair = [_at_least(self.images[i], self.patch) for i in (first, first + 1)]
-        turned = _turned(random_crop(pair, self.patch, rng), rng)
-        crops = (_channels_first(image_files.to_float(crop)) for crop in turned)
-        return dict(zip(("rainy", "clean"), crops, strict=True))
+        rainy, clean = _turned(random_crop(pair, self.patch, rng), rng)
+        crops = {"rainy": rainy, "clean": clean}
+        return {side: _channels_first(image_files.to_float(crop)) for side, crop in crops.items()}
 
 
 class Guided:
     """Pairs, or in a `share` of the samples rain rendered on photographs, and a photograph beside each.
 
-    {'rainy', 'clean', 'photograph', 'dry'}; `rendered` gives {'image', 'target'}, as the task `streaks` does;
-    without `photographs`, the first two.
+    {'rainy', 'clean', 'photograph', 'dry'}; without `photographs` the first two. `rendered` gives {'image', 'target'}.
     """
 
     def __init__(self, pairs: Pairs, photographs: Photographs | None, rendered: Photographs | None, share: float):
@@ -156,13 +156,8 @@ def _channels_first(value: np.ndarray) -> np.ndarray:
 
 def _at_least(image: np.ndarray, side: int) -> np.ndarray:
     """Mirror a small image outwards until a crop of `side` fits."""
-    height, width = image.shape[:2]
-    if min(height, width) >= side:
-        return image
-    return np.pad(image, ((0, max(0, side - height)), (0, max(0, side - width)), (0, 0)), mode="symmetric")
-
-
-SCALED = 1  # raise it when `_scaled` gives other pixels than before: cached photographs go by it
+    missing = [max(0, side - length) for length in image.shape[:2]]
+    return np.pad(image, [(0, n) for n in (*missing, 0)], mode="symmetric") if any(missing) else image
 
 
 def _scaled(image: np.ndarray, long_side: int) -> np.ndarray:

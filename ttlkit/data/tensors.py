@@ -11,8 +11,7 @@ def to_tensor(image: np.ndarray):
     """Image (H, W, 3), float, uint8 or uint16, to a float32 tensor (1, 3, H, W) in [0, 1]."""
     import torch
 
-    image = to_float(image) if image.dtype in (np.uint8, np.uint16) else image.astype(np.float32, copy=False)
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    return torch.from_numpy(np.ascontiguousarray(to_float(image).transpose(2, 0, 1), np.float32))[None]
 
 
 def to_image(tensor) -> np.ndarray:

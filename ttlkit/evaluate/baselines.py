@@ -1,6 +1,7 @@
 """Published derainers to compare with: PReNet, and whatever weights lie in a folder."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,31 +18,23 @@ class PReNet(nn.Module):
     Attribute names follow the released weights. (B, 3, H, W) in [0, 1] to the same shape, not clipped.
     """
 
-    def __init__(self, stages: int = 6, channels: int = 32):
+    def __init__(self):
         super().__init__()
-
-        def conv(inputs: int, outputs: int) -> nn.Conv2d:
-            return nn.Conv2d(inputs, outputs, 3, padding=1)
-
-        self.stages, self.channels = stages, channels
-        self.conv0 = nn.Sequential(conv(6, channels), nn.ReLU())
-        self.conv_i = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
-        self.conv_f = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
-        self.conv_g = nn.Sequential(conv(2 * channels, channels), nn.Tanh())
-        self.conv_o = nn.Sequential(conv(2 * channels, channels), nn.Sigmoid())
+        conv = partial(nn.Conv2d, kernel_size=3, padding=1)
+        self.conv0 = nn.Sequential(conv(6, 32), nn.ReLU())
+        self.conv_i, self.conv_f, self.conv_o = (nn.Sequential(conv(64, 32), nn.Sigmoid()) for _ in range(3))
+        self.conv_g = nn.Sequential(conv(64, 32), nn.Tanh())
         for i in range(1, 6):
-            block = nn.Sequential(conv(channels, channels), nn.ReLU(), conv(channels, channels), nn.ReLU())
-            setattr(self, f"res_conv{i}", block)
-        self.conv = nn.Sequential(conv(channels, 3))
+            setattr(self, f"res_conv{i}", nn.Sequential(conv(32, 32), nn.ReLU(), conv(32, 32), nn.ReLU()))
+        self.conv = nn.Sequential(conv(32, 3))
 
     def forward(self, image: Tensor) -> Tensor:
         restored = image
-        hidden = state = image.new_zeros(image.shape[0], self.channels, *image.shape[-2:])
-        for _ in range(self.stages):
+        hidden = state = image.new_zeros(image.shape[0], 32, *image.shape[-2:])
+        for _ in range(6):
             x = torch.cat([self.conv0(torch.cat([image, restored], 1)), hidden], 1)
             state = self.conv_f(x) * state + self.conv_i(x) * self.conv_g(x)
-            hidden = self.conv_o(x) * torch.tanh(state)
-            x = hidden
+            x = hidden = self.conv_o(x) * torch.tanh(state)
             for i in range(1, 6):
                 x = F.relu(getattr(self, f"res_conv{i}")(x) + x)
             restored = self.conv(x) + image

@@ -35,9 +35,9 @@ def psnr(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quan
 def ssim(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True) -> torch.Tensor:
     """Structural similarity, (B,), at most 1: Wang et al., IEEE TIP 2004, eq. 13, averaged over the image.
 
-    11x11 Gaussian window (sigma 1.5), K1 = 0.01, K2 = 0.03, only windows that lie inside the image, plain
-    (not sample) covariance; "rgb" is the mean over the channels. `channel` and `quantise` as in `psnr`;
-    differentiable with quantise=False. Raises ValueError for images smaller than the window.
+    11x11 Gaussian window (sigma 1.5), K1 = 0.01, K2 = 0.03, only windows that lie inside the image, plain (not sample)
+    covariance; "rgb" is the mean over the channels. `channel` and `quantise` as in `psnr`; differentiable with
+    quantise=False. Raises ValueError for images smaller than the window.
     """
     restored, clean = _prepare(restored, clean, channel, quantise)
     height, width = clean.shape[2:]
@@ -75,40 +75,27 @@ def masked_change(restored: torch.Tensor, rainy: torch.Tensor, mask: torch.Tenso
 
 def scores(restored: torch.Tensor, clean: torch.Tensor) -> dict[str, torch.Tensor]:
     """The four standard scores of a paired set, each (B,): psnr_rgb and psnr_y in dB, ssim_rgb, ssim_y."""
-    return {
-        "psnr_rgb": psnr(restored, clean),
-        "ssim_rgb": ssim(restored, clean),
-        "psnr_y": psnr(restored, clean, channel="y"),
-        "ssim_y": ssim(restored, clean, channel="y"),
-    }
+    measures = {"psnr": psnr, "ssim": ssim}
+    return {f"{name}_{c}": measures[name](restored, clean, c) for c in ("rgb", "y") for name in measures}
 
 
 def bootstrap(values, rounds: int = 2000, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean over images with its percentile bootstrap interval at `level`: (mean, low, high).
+    """Mean of images (N,), or of runs and images (R, N), and its percentile bootstrap interval: (mean, low, high).
 
-    One value gives low = high = mean (scipy.stats.bootstrap refuses it). Raises ValueError for no value.
-    """
-    tail = (1 - level) / 2
-    low, high = np.quantile(bootstrap_means(values, rounds, seed), [tail, 1 - tail])
-    return float(np.mean(np.asarray(values, dtype=np.float64))), float(low), float(high)
-
-
-def bootstrap_means(values, rounds: int = 2000, seed: int = 0) -> np.ndarray:
-    """Means (rounds,) of values drawn with replacement, of images (N,) or of runs and images (R, N).
-
-    Of runs, each round draws runs, and images within them. Raises ValueError for no value.
+    Of runs, each round draws runs, and images within them. One value gives low = high = mean, which
+    scipy.stats.bootstrap refuses. Raises ValueError for no value.
     """
     values = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if values.size == 0:
         raise ValueError("bootstrap needs at least one value, got none")
     rng = np.random.default_rng(seed)
     by_run, by_image = (rng.integers(count, size=(rounds, count)) for count in values.shape)
-    return values[by_run[:, :, None], by_image[:, None, :]].mean(axis=(1, 2))
+    means = values[by_run[:, :, None], by_image[:, None, :]].mean(axis=(1, 2))
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(values.mean()), float(low), float(high)
 
 
-def _prepare(
-    restored: torch.Tensor, clean: torch.Tensor, channel: str, quantise: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _prepare(restored: torch.Tensor, clean: torch.Tensor, channel: str, quantise: bool) -> list[torch.Tensor]:
     """Check a pair and bring it to float32 in the asked channel."""
     if restored.shape != clean.shape:
         raise ValueError(f"images differ in shape: {tuple(restored.shape)} and {tuple(clean.shape)}")
@@ -116,10 +103,10 @@ def _prepare(
         raise ValueError(f"images must be (B, 3, H, W), got {tuple(clean.shape)}")
     if channel not in ("rgb", "y"):
         raise ValueError(f"channel must be 'rgb' or 'y', got {channel!r}")
-    restored, clean = restored.float(), clean.float()
+    pair = [restored.float(), clean.float()]
     if quantise:
-        restored, clean = (torch.round(x.clamp(0, 1) * 255) / 255 for x in (restored, clean))
-    return (to_y(restored), to_y(clean)) if channel == "y" else (restored, clean)
+        pair = [torch.round(images.clamp(0, 1) * 255) / 255 for images in pair]
+    return [to_y(images) for images in pair] if channel == "y" else pair
 
 
 def _blur(maps: torch.Tensor) -> torch.Tensor:

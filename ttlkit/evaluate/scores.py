@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from ttlkit.evaluate import metrics
 
 Row = dict[str, Any]
 Restore = Callable[[np.ndarray], np.ndarray]
-HIGHER_IS_BETTER = ("psnr_rgb", "ssim_rgb", "psnr_y", "ssim_y", "psnr_dry")
 MEAN = "mean of sets"
 UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
 TEXTS = ("set", "kind", "image", "model")  # columns of a row that are names
@@ -27,11 +26,7 @@ MEASURES = {  # kind of a test set -> its metrics, from tensors (1, 3, H, W)
     "unpaired": lambda restored, rainy, _: {"change": (restored - rainy).abs().mean() * 255},
     "dry": lambda restored, rainy, _: {"psnr_dry": metrics.psnr(restored, rainy)},
 }
-
-
-def untouched(image: np.ndarray) -> np.ndarray:
-    """The rainy image as it is."""
-    return image_files.to_float(image)
+untouched = image_files.to_float  # the restorer that leaves the rainy image as it is
 
 
 def cases(collection: Collection, most: int) -> list[tuple[TestSet, Pair]]:
@@ -74,8 +69,8 @@ def metric_names(rows: list[Row]) -> list[str]:
 
 def _frame(rows: list[Row], metric: str) -> pd.DataFrame:
     """Those rows that have the metric, in their order; RUN is 0 where rows do not say it."""
-    columns = dict.fromkeys([*TEXTS, *RUN, metric, *(name for row in rows for name in row)])
-    return pd.DataFrame([{**dict.fromkeys(RUN, 0), **row} for row in rows if metric in row], columns=list(columns))
+    frame = pd.DataFrame([{"seed": 0, "n_pairs": 0, **row} for row in rows if metric in row])
+    return frame if len(frame) else pd.DataFrame(columns=list(dict.fromkeys([*TEXTS, *RUN, metric])))
 
 
 def summarise(rows: list[Row]) -> list[Row]:
@@ -94,22 +89,61 @@ def pivot(summary: list[Row], metric: str) -> list[Row]:
     """One row per model, one column per set that has the metric: 'mean ± half the interval', and the sets' mean."""
     frame, digits, table = _frame(summary, metric), 3 if metric.startswith("ssim") else 2, []
     for model, own in frame.groupby("model", sort=False):
-        halves = (own[f"{metric}_high"] - own[f"{metric}_low"]) / 2
-        texts = [f"{mean:.{digits}f} ± {half:.{digits}f}" for mean, half in zip(own[metric], halves, strict=True)]
-        row = {"model": model, **dict(zip(own["set"], texts, strict=True))}
+        row = {"model": model}
+        for name, mean, low, high in own[["set", metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False):
+            row[name] = f"{mean:.{digits}f} ± {(high - low) / 2:.{digits}f}"
         if len(own) == frame["set"].nunique() > 1:
-            row[MEAN] = f"{own[metric].to_numpy().mean():.{digits}f}"
+            row[MEAN] = f"{own[metric].mean():.{digits}f}"
         table.append(row)
     return table
 
 
+def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
+    """For each set, number of pairs and model: mean over images and seeds, and the seeds' standard deviation.
+
+    `rows` are those of several runs, with the columns `seed` and `n_pairs`. With several sets, the last rows are of
+    their mean, the set MEAN, over the seeds that have every set. One seed has the deviation None.
+    """
+    keys = ["n_pairs", "model", "seed"]
+    means = _frame(rows, metric).groupby(["set", *keys], sort=False)[metric].mean().reset_index()
+    if (sets := means["set"].nunique()) > 1:
+        complete = means.groupby(keys, sort=False)["set"].transform("size") == sets
+        of_sets = means[metric].where(complete).groupby([means[key] for key in keys], sort=False).mean()
+        means = pd.concat([means, of_sets.reset_index().assign(set=MEAN)])
+    found = means.groupby(["set", "n_pairs", "model"], sort=False)[metric].agg(seeds="count", mean="mean", spread="std")
+    found = found[found["seeds"] > 0].reset_index().astype({"n_pairs": int}).astype(object)
+    return found.where(found.notna(), None).to_dict("records")
+
+
 def differences(rows: list[Row], model: str, other: str, metric: str = "psnr_rgb") -> list[Row]:
     """model - other on the same images, for each set that has the metric: mean, 95 % interval, images won."""
-    table = []
-    for name, _, gain in _gains(rows, model, other, metric):
-        row = {"set": name, "model": model, "against": other, "n": gain.size}
-        mean, low, high = metrics.bootstrap(gain)
-        table.append({**row, "difference": mean, "low": low, "high": high, "won": int((gain > 0).sum())})
+    return _gains(rows, model, other, metric, without=("n_pairs", "seeds"))
+
+
+def gains_over_seeds(rows: list[Row], model: str, other: str, metric: str = "psnr_rgb") -> list[Row]:
+    """model - other on the same images and seeds, for each set and number of pairs, with a 95 % interval.
+
+    The interval covers chance in seeds as well as in images: a result that hangs on one seed has a wide one.
+    """
+    return _gains(rows, model, other, metric, without=("n", "won"))
+
+
+def _gains(rows: list[Row], model: str, other: str, metric: str, without: tuple[str, ...]) -> list[Row]:
+    """One row for each set and number of pairs, of the seeds for which both models have every image."""
+    frame, table = _frame(rows, metric), []
+    both = pd.concat([frame[frame["model"] == name] for name in dict.fromkeys((model, other))])
+    for (name, n_pairs), own in both.groupby(["set", "n_pairs"], sort=False):
+        order = {"index": own["seed"].unique(), "columns": own["image"].unique()}  # a bootstrap draws by place
+        first, second = (
+            own[own["model"] == m].pivot(index="seed", columns="image", values=metric).reindex(**order)
+            for m in (model, other)
+        )
+        gain = np.ascontiguousarray((first - second).dropna())
+        if gain.size:
+            row = {"set": name, "n_pairs": int(n_pairs), "model": model, "against": other, "seeds": len(gain)}
+            interval = zip(("difference", "low", "high"), metrics.bootstrap(gain), strict=True)
+            row |= {"n": gain.size, **dict(interval), "won": int((gain > 0).sum())}
+            table.append({key: value for key, value in row.items() if key not in without})
     return table
 
 
@@ -125,61 +159,3 @@ def load_rows(path: Path, **extra: Any) -> list[Row]:
     except FileNotFoundError:
         raise CollectionError(f"{path}: no scores; run stage 5 of that run first") from None
     return [{**extra, **{k: v if k in TEXTS else float(v) for k, v in row.items() if v}} for row in table]
-
-
-def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
-    """For each set, number of pairs and model: mean over images and seeds, and the seeds' standard deviation.
-
-    `rows` are those of several runs, with the columns `seed` and `n_pairs`. With several sets, the last rows are of
-    their mean, the set MEAN, over the seeds that have every set.
-    """
-    keys = ["n_pairs", "model", "seed"]
-    means = _means(_frame(rows, metric), ["set", *keys], metric)
-    sets = means["set"].nunique()
-    if sets > 1:
-        complete = means.groupby(keys, sort=False)["set"].transform("size") == sets
-        over_sets = _means(means.assign(**{metric: means[metric].where(complete)}), keys, metric)
-        means = pd.concat([means, over_sets.assign(set=MEAN)])
-    table = []
-    for (name, n_pairs, model), own in means.groupby(["set", "n_pairs", "model"], sort=False):
-        values = own[metric].dropna().to_numpy()
-        if not len(values):
-            continue
-        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None  # one seed tells nothing about others
-        row = {"set": name, "n_pairs": int(n_pairs), "model": model, "seeds": len(values)}
-        table.append({**row, "mean": float(values.mean()), "spread": spread})
-    return table
-
-
-def _means(frame: pd.DataFrame, keys: list[str], metric: str) -> pd.DataFrame:
-    """The metric's mean for each combination of keys, in order of appearance, summed as numpy does."""
-    means = frame.groupby(keys, sort=False)[metric].agg(lambda values: values.to_numpy().mean())
-    return means.reset_index()
-
-
-def gains_over_seeds(rows: list[Row], model: str, other: str, metric: str = "psnr_rgb") -> list[Row]:
-    """model - other on the same images and seeds, for each set and number of pairs, with a 95 % interval.
-
-    The interval covers chance in seeds as well as in images: a result that hangs on one seed has a wide one.
-    """
-    table = []
-    for name, n_pairs, gain in _gains(rows, model, other, metric):
-        low, high = np.quantile(metrics.bootstrap_means(gain), [0.025, 0.975])
-        row = {"set": name, "n_pairs": n_pairs, "model": model, "against": other, "seeds": len(gain)}
-        table.append({**row, "difference": float(gain.mean()), "low": float(low), "high": float(high)})
-    return table
-
-
-def _gains(rows: list[Row], model: str, other: str, metric: str) -> Iterator[tuple[str, int, np.ndarray]]:
-    """(set, n_pairs, model - other as (seeds, images)): of the seeds for which both have every image."""
-    frame = _frame(rows, metric)
-    both = pd.concat([frame[frame["model"] == m] for m in dict.fromkeys((model, other))])
-    for (name, n_pairs), own in both.groupby(["set", "n_pairs"], sort=False):
-        order = {"index": own["seed"].unique(), "columns": own["image"].unique()}  # a bootstrap draws by place
-        first, second = (
-            own[own["model"] == m].pivot(index="seed", columns="image", values=metric).reindex(**order)
-            for m in (model, other)
-        )
-        gain = np.ascontiguousarray((first - second).dropna())
-        if gain.size:
-            yield name, int(n_pairs), gain

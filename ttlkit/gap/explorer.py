@@ -1,7 +1,5 @@
 """A widget: turn the knobs of the physical renderer and see what the features say."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,19 +21,19 @@ RAIN_KNOBS = {  # of rain.physical: what a class may turn, and from where to whe
 def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
     """A widget: turn direction, rain rate, distance and exposure; see the rain, and what the features say.
 
-    `scene` is a rain-free image (H, W, 3), float in [0, 1] or uint8; `names`: of `features.FEATURES`. It is scaled down
-    so that a turn takes a fraction of a second.
+    `scene`: a rain-free image (H, W, 3), float in [0, 1] or uint8; it is scaled down. `names`: of `features.FEATURES`.
     """
     import ipywidgets as widgets
 
     small = features.scale_down(image_files.to_float(image_files.to_u8(scene)), 320)
     chosen = [features.FEATURES[features.NAMES.index(name)] for name in names]
     picture, numbers, sliders = widgets.Image(format="png"), widgets.HTML(), {}
-    look = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "480px"}}
+    look: dict = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "480px"}}
+    look |= {"continuous_update": False, "readout_format": ".3g"}
     for name, (least, most, value) in RAIN_KNOBS.items():
         label = f"{rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]"
-        scale = {"min": least, "max": most, "step": (most - least) / 100, "readout_format": ".3g"}
-        sliders[name] = widgets.FloatSlider(value, description=label, continuous_update=False, **scale, **look)
+        step = (most - least) / 100
+        sliders[name] = widgets.FloatSlider(value, min=least, max=most, step=step, description=label, **look)
 
     def draw(change=None) -> None:
         drawn = rain.physical(small, seed, **{name: slider.value for name, slider in sliders.items()})

@@ -1,7 +1,5 @@
 """What is measured on an image of rain, one function a feature: streaks, light, scattering, noise and compression."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -9,7 +7,7 @@ import numpy as np
 from scipy.ndimage import find_objects, grey_closing, grey_opening, label
 
 from ttlkit.data.image_files import recompress, to_grey
-from ttlkit.gap.prepared import FAINT, WIDEST, Prepared, gradient, prepare, scale_down
+from ttlkit.gap.prepared import FAINT, WIDEST, Prepared, prepare, scale_down
 
 VERSION = 4  # raise it when a number changes: cached features go by it
 WIDTHS = (2, 3, 4, 5, 7, 9, WIDEST)  # px
@@ -21,82 +19,69 @@ class Feature:
     """One number measured on a `Prepared` image.
 
     `group`: streaks (their geometry), light (how they change the picture), scattering (what far rain does to the
-    scene), or camera (noise and compression of the file, which tell image sets apart without any rain).
-    `source`: where it is defined. `shown`: the map of `Prepared` that the number is taken from.
+    scene), or camera (of the file, whatever the weather). `shown`: the map of `Prepared` that the number is taken from.
     """
 
+    measure: Callable[[Prepared], float]
     group: str
     label: str
     unit: str
     source: str
     shown: str
-    measure: Callable[[Prepared], float]
 
     @property
     def name(self) -> str:
         return self.measure.__name__
 
-    def see(self, prepared: Prepared) -> np.ndarray:
-        """The map (H, W), at least 0, that the number is taken from."""
-        return getattr(prepared, self.shown)
+
+FEATURES: list[Feature] = []
 
 
-_all: list[Feature] = []
-
-
-def feature(group: str, label: str, unit: str, source: str, shown: str):
-    """Enter a function into FEATURES."""
+def feature(*about: str):
+    """Enter a function into FEATURES; `about`: its group, label, unit, source, and the map that is shown."""
 
     def enter(measure: Callable[[Prepared], float]) -> Callable[[Prepared], float]:
-        _all.append(Feature(group, label, unit, source, shown, measure))
+        FEATURES.append(Feature(measure, *about))
         return measure
 
     return enter
 
 
-@feature("streaks", "direction of streaks", "degrees", "Bigun & Granlund 1987", "crests")
+@feature("streaks", "direction of streaks", "degrees", "Bigun & Granlund, ICCV 1987", "crests")
 def streak_direction(seen: Prepared) -> float:
-    """Mean direction of thin bright steep structures, degrees from the vertical; positive: right on the way down.
-
-    From the structure tensor, weighted by its trace and coherence (Bigun & Granlund, ICCV 1987); 0 without any.
-    """
-    upright, right, steep = seen.tilts
-    return float(np.rad2deg(np.arctan2(right[steep].sum(), upright[steep].sum()) / 2))
+    """Mean direction of thin bright steep structures, degrees; 0: upright, or none; above 0: right on the way down."""
+    right, upright = (v[seen.steep].sum() for v in (seen.right, seen.upright))
+    return float(np.rad2deg(np.arctan2(right, upright) / 2))
 
 
-@feature("streaks", "spread of streak directions", "degrees", "Mardia & Jupp 2000", "crests")
+@feature("streaks", "spread of streak directions", "degrees", "Mardia & Jupp, Directional Statistics, 2000", "crests")
 def streak_direction_spread(seen: Prepared) -> float:
-    """Circular standard deviation, degrees, of thin bright structures' directions.
+    """Circular standard deviation, degrees, of thin bright structures' directions, weighted as in `streak_direction`.
 
-    With r = |sum w exp(2i phi)| / sum w, sqrt(-2 ln r) / 2; 27.2, that of all steep directions alike, where there is
-    nothing to see. Weights as in `streak_direction`; Mardia & Jupp, Directional Statistics, 2000.
+    sqrt(-2 ln r) / 2 with r = |sum w exp(2i phi)| / sum w; 27.2, that of all steep directions alike, without any.
     """
-    upright, right = (v[seen.tilts[2]] for v in seen.tilts[:2])
+    upright, right = (v[seen.steep] for v in (seen.upright, seen.right))
     resultant = _resultant(upright, right, np.hypot(upright, right)) or 2 / np.pi
     return float(np.rad2deg(np.sqrt(-2 * np.log(resultant)) / 2))
 
 
-@feature("streaks", "length of streaks", "px", "Rosenfeld & Pfaltz 1966", "crests")
+@feature("streaks", "length of streaks", "px", "Rosenfeld & Pfaltz, J. ACM 13, 1966", "crests")
 def streak_length(seen: Prepared) -> float:
-    """Length, px of the prepared image, of thin bright steep lines: crests that touch, sum l^2 / sum l; 0 without any.
-
-    The mean over pixels of lines, not over lines: many short chance finds then count little. Streaks that touch are
-    one. Rosenfeld & Pfaltz, J. ACM 13, 1966 (connected components).
-    """
+    """Length, px of the prepared image, of thin bright steep lines: crests that touch, sum l^2 / sum l; 0 if none."""
     found, count = label(seen.crest, np.ones((3, 3)))
     if not count:
         return 0.0
     spans = np.array([[part.stop - part.start for part in place] for place in find_objects(found)])
     length = np.hypot(*spans.T)
-    return float((length**2).sum() / length.sum())
+    return float((length**2).sum() / length.sum())  # a mean over pixels, so that short chance finds count little
 
 
-@feature("streaks", "width of streaks", "px", "Maragos 1989", "crests")
+@feature("streaks", "width of streaks", "px", "Maragos, IEEE PAMI 11, 1989", "crests")
 def streak_width(seen: Prepared) -> float:
     """Mean width, px of the prepared image, of thin bright steep lines; 0 where there are none.
 
     Along the crests: sum k (o_k - o_k+) cos(tilt) / sum (o_k - o_k+), o_k the opening by a row of k px: the
-    mean of the pattern spectrum, a scale space of openings. Maragos, IEEE PAMI 11, 1989.
+    mean of the pattern spectrum, a scale space of openings.
     """
     grey, crest = seen.grey, seen.crest
     if not crest.any():
@@ -105,41 +90,34 @@ def streak_width(seen: Prepared) -> float:
     levels = [grey[crest], *narrower, seen.opened[crest]]
     lost = -np.diff(levels, axis=0)  # what a row of k px removed is narrower than k
     middle = (np.array((1, *WIDTHS[:-1])) + np.array(WIDTHS) - 1)[:, None] / 2
-    upright, right = (v[crest] for v in seen.tilts[:2])
+    upright, right = (v[crest] for v in (seen.upright, seen.right))
     cosine = np.sqrt((1 + upright / np.hypot(upright, right)) / 2)  # of the tilt: a row cuts a streak askew
     return float((middle * lost * cosine).sum() / lost.sum())
 
 
-@feature("streaks", "density of streaks", "1/100 px", "Serra 1982", "crests")
+@feature("streaks", "density of streaks", "1/100 px", "Serra, Mathematical Morphology, 1982", "crests")
 def streak_density(seen: Prepared) -> float:
-    """Thin bright steep lines that a row of 100 px crosses: crests per pixel x 100. Serra 1982 (intercepts)."""
+    """Thin bright steep lines that a row of 100 px crosses: crests per pixel x 100."""
     return float(100 * seen.crest.mean())
 
 
-@feature("streaks", "spread of edge directions", "1", "Mardia & Jupp 2000", "edges")
+@feature("streaks", "spread of edge directions", "1", "Mardia & Jupp, Directional Statistics, 2000", "edges")
 def edge_spread(seen: Prepared) -> float:
-    """Circular variance 1 - |sum m exp(2i theta)| / sum m of gradient angles theta, weighted by size m.
-
-    0: all edges run one way; 1: no direction is preferred, also where there is no edge. Mardia & Jupp 2000.
-    """
-    dy, dx = gradient(seen.grey)
-    size = np.hypot(dy, dx)
+    """Circular variance 1 - |sum m exp(2i theta)| / sum m of gradients of size m; 0: all one way; 1: no way, none."""
+    dy, dx, size = seen.dy, seen.dx, seen.edges
     scale = 1 / np.maximum(size, 1e-9)  # m exp(2i theta) without angles
     return 1 - _resultant((dx * dx - dy * dy) * scale, 2 * dx * dy * scale, size)
 
 
-@feature("light", "height of streaks", "luma", "Serra 1982", "crests")
+@feature("light", "height of streaks", "luma", "Serra, Mathematical Morphology, 1982", "crests")
 def streak_contrast(seen: Prepared) -> float:
-    """Mean height in luma, 0 to 1, of thin bright steep lines over their surroundings; 0 without any. Serra 1982."""
+    """Mean height in luma, 0 to 1, of thin bright steep lines over their surroundings; 0 without any."""
     return float(seen.heights[seen.crest].mean()) if seen.crest.any() else 0.0
 
 
-@feature("light", "colour of streaks", "1", "Zhang et al. 2006", "crests")
+@feature("light", "colour of streaks", "1", "Zhang et al., ICME 2006", "crests")
 def streak_colour(seen: Prepared) -> float:
-    """Saturation of the light that thin bright lines add: mean of (max - min) / max over the channels' heights.
-
-    0: grey, as rain that shows the sky should be (Zhang et al., ICME 2006); 0 without any line too.
-    """
+    """Saturation of the light that thin bright lines add, mean of (max - min) / max of heights; 0: grey, or none."""
     if not seen.crest.any():
         return 0.0
     heights = [(c - grey_opening(c, (1, WIDEST)))[seen.crest] for c in seen.planes]
@@ -147,12 +125,11 @@ def streak_colour(seen: Prepared) -> float:
     return float(np.mean((top - bottom) / np.maximum(top, FAINT / 2)))
 
 
-@feature("light", "fading of streaks on bright ground", "1", "Garg & Nayar 2004", "crests")
+@feature("light", "fading of streaks on bright ground", "1", "Garg & Nayar, CVPR 2004", "crests")
 def streak_fading(seen: Prepared) -> float:
     """By how much a streak's height falls when what is behind it gets brighter: - slope of height over background.
 
-    0: light is added to it (a screen in Photoshop: below 1); near the opacity where drops hide the background.
-    Garg & Nayar, CVPR 2004. 0 where there are less than 20 crests, or one background.
+    0: light is added (or less than 20 crests, or one background); near the opacity where drops hide the background.
     """
     behind, height = (v[seen.crest].astype(np.float64) for v in (seen.opened, seen.heights))
     if len(behind) < 20 or behind.std() < FAINT:
@@ -160,41 +137,38 @@ def streak_fading(seen: Prepared) -> float:
     return float(-np.polyfit(behind, height, 1)[0])
 
 
-@feature("light", "bright over dark lines", "1", "Serra 1982", "heights")
+@feature("light", "bright over dark lines", "1", "Serra, Mathematical Morphology, 1982", "heights")
 def streak_sign(seen: Prepared) -> float:
-    """Whether thin lines are bright or dark, 1 to -1: (bright - dark) / (bright + dark), summed heights; 0 without any.
-
-    Bright: `Prepared.heights`; dark: the same of the negative image. Rain brightens.
-    """
+    """Whether thin lines are bright, as rain, or dark, 1 to -1: difference over sum of all heights; 0 without any."""
     darker = grey_closing(seen.grey, (1, WIDEST)) - seen.grey
     bright, dark = (float(v[v > FAINT].sum()) for v in (seen.heights, darker))
     return (bright - dark) / (bright + dark) if bright + dark > 0 else 0.0
 
 
-@feature("light", "saturation", "1", "Smith 1978", "saturation")
+@feature("light", "saturation", "1", "Smith, SIGGRAPH 1978", "saturation")
 def saturation(seen: Prepared) -> float:
-    """Mean of (max - min) / max over the channels, 0 to 1; black counts as 0. Smith, SIGGRAPH 1978."""
+    """Mean of (max - min) / max over the channels, 0 to 1; black counts as 0."""
     return float(seen.saturation.mean())
 
 
-@feature("scattering", "veil", "1", "He et al. 2009", "darkest")
+@feature("scattering", "veil", "1", "He et al., CVPR 2009", "darkest")
 def veil(seen: Prepared) -> float:
-    """Mean of the darkest channel in windows of 15 x 15 px, 0 to 1; haze lifts it. He et al., CVPR 2009."""
+    """Mean of the darkest channel in windows of 15 x 15 px, 0 to 1; haze lifts it."""
     return float(seen.darkest.mean())
 
 
-@feature("scattering", "local contrast", "luma", "Peli 1990", "detail")
+@feature("scattering", "local contrast", "luma", "Peli, JOSA A 7, 1990", "detail")
 def local_contrast(seen: Prepared) -> float:
-    """Mean standard deviation of luma in windows of 15 x 15 px, 0 to 0.5. Peli, JOSA A 7, 1990."""
+    """Mean standard deviation of luma in windows of 15 x 15 px, 0 to 0.5."""
     return float(seen.detail.mean())
 
 
-@feature("scattering", "loss of detail with depth", "1", "Narasimhan & Nayar 2002", "darkest")
+@feature("scattering", "loss of detail with depth", "1", "Narasimhan & Nayar, IJCV 2002", "darkest")
 def depth_fading(seen: Prepared) -> float:
     """How much detail is lost with depth, -1 to 1: - correlation of log local contrast with the dark channel.
 
-    Both over blocks of 16 px; the dark channel stands for depth (He et al., CVPR 2009), since farther things lie
-    behind more veil (Narasimhan & Nayar, IJCV 2002). 0 with less than 9 blocks, or without contrast.
+    Both over blocks of 16 px; the dark channel (He et al., CVPR 2009) stands for depth, since farther things lie
+    behind more veil. 0 with less than 9 blocks, or without contrast.
     """
     height, width = (n // BLOCK * BLOCK for n in seen.grey.shape)
     if height * width < 9 * BLOCK**2:
@@ -207,15 +181,11 @@ def depth_fading(seen: Prepared) -> float:
     return float(-np.corrcoef(depth, detail)[0, 1])
 
 
-@feature("scattering", "slope of the spectrum", "1", "Field 1987", "spectrum")
+@feature("scattering", "slope of the spectrum", "1", "Field, JOSA A 4, 1987", "spectrum")
 def spectrum_slope(seen: Prepared) -> float:
-    """Slope of log power over log frequency, both averaged round rings; about -2 for photographs, 0 if flat.
-
-    Hann window; from 4 periods a side to a quarter cycle a pixel. Field, JOSA A 4, 1987.
-    """
-    power, down, across = seen.power
-    frequency = np.hypot(down, across)
-    low = 4 / min(seen.grey.shape)
+    """Slope of log power over log frequency, averaged round rings; about -2 for photographs, 0 if flat."""
+    power, frequency = seen.power, np.hypot(seen.down, seen.across)
+    low = 4 / min(seen.grey.shape)  # four periods a side
     if low >= 0.125 or power.sum() < 1e-8:
         return 0.0
     ring = np.digitize(frequency, np.geomspace(low, 0.25, 17)).ravel()
@@ -227,16 +197,12 @@ def spectrum_slope(seen: Prepared) -> float:
     return float(np.polyfit(np.log(centre), np.log(mean), 1)[0])
 
 
-@feature("scattering", "upright over level structures", "log10", "Torralba & Oliva 2003", "spectrum")
+@feature("scattering", "upright over level structures", "log10", "Torralba & Oliva, Network 14, 2003", "spectrum")
 def spectrum_anisotropy(seen: Prepared) -> float:
-    """log10 of the power of upright structures over that of level ones, above 1/16 cycle a pixel; 0 if flat.
-
-    Upright: frequencies within 30 degrees of the horizontal axis. Torralba & Oliva, Network 14, 2003.
-    """
-    power, down, across = seen.power
-    band = np.hypot(down, across)
-    band = (band > 1 / 16) & (band < 0.4)
-    tilt = np.rad2deg(np.arctan2(np.abs(down), across + 0 * down))
+    """log10 of the power of upright structures, within 30 degrees, over that of level ones; 0 if flat."""
+    power, frequency = seen.power, np.hypot(seen.down, seen.across)
+    band = (frequency > 1 / 16) & (frequency < 0.4)  # cycles a pixel
+    tilt = np.rad2deg(np.arctan2(np.abs(seen.down), seen.across))
     upright, level = float(power[band & (tilt < 30)].sum()), float(power[band & (tilt > 60)].sum())
     return float(np.log10(upright / level)) if min(upright, level) > 1e-8 else 0.0
 
@@ -247,20 +213,16 @@ def megapixels(seen: Prepared) -> float:
     return seen.raw.shape[0] * seen.raw.shape[1] / 1e6
 
 
-@feature("camera", "noise", "luma", "Immerkaer 1996", "noise")
+@feature("camera", "noise", "luma", "Immerkaer, CVIU 64, 1996", "noise")
 def noise(seen: Prepared) -> float:
-    """Standard deviation, luma, of the raw image's noise and of its fine texture. Immerkaer, CVIU 64, 1996."""
+    """Standard deviation, luma, of the raw image's noise and of its fine texture."""
     return float(np.sqrt(np.pi / 2) / 6 * seen.noise.mean())
 
 
-@feature("camera", "blocks of JPEG", "1", "Wang et al. 2002", "steps")
+@feature("camera", "blocks of JPEG", "1", "Wang, Sheikh & Bovik, ICIP 2002", "steps")
 def blockiness(seen: Prepared) -> float:
-    """Steps of luma across the borders of 8 x 8 blocks over the others, minus 1; 0: no blocks of JPEG seen.
-
-    In the middle of the raw image, borders counted from its corner. Wang, Sheikh & Bovik, ICIP 2002.
-    """
-    height, width = seen.raw.shape[:2]
-    top, left = (max(0, (n - 1024) // 16 * 8) for n in (height, width))
+    """Steps of luma across the borders of 8 x 8 blocks over the others, minus 1, in the raw image; 0: no blocks."""
+    top, left = (max(0, (n - 1024) // 16 * 8) for n in seen.raw.shape[:2])  # the middle, but with whole blocks
     grey = to_grey(seen.raw[top : top + 1024, left : left + 1024])
     found = []
     for axis in (0, 1):
@@ -271,7 +233,6 @@ def blockiness(seen: Prepared) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
-FEATURES = tuple(_all)
 NAMES = tuple(one.name for one in FEATURES)
 CAMERA = tuple(one.name for one in FEATURES if one.group == "camera")
 
@@ -279,8 +240,8 @@ CAMERA = tuple(one.name for one in FEATURES if one.group == "camera")
 def equalise(image: np.ndarray) -> np.ndarray:
     """Take away what belongs to files, (H, W, 3) in [0, 1]: their margins, shape, size and compression.
 
-    The middle square with four fifths of the shorter side, for watermarks, dates and frames are on margins; at most
-    256 px, which every picture of 320 has left; JPEG quality 75. A watermark over the middle of a picture stays.
+    What stays is the middle square, four fifths of the shorter side (watermarks, dates and frames are on margins), at
+    most 256 px (pictures of 320 have them left), in JPEG quality 75.
     """
     side = max(1, round(0.8 * min(image.shape[:2])))
     top, left = ((n - side) // 2 for n in image.shape[:2])
@@ -296,13 +257,12 @@ def measure_one(image: np.ndarray) -> list[float]:
 def measure(images: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Every feature of every image (H, W, 3) in [0, 1]: one float64 array (n,) a feature, never NaN.
 
-    Each image goes through `prepare` here, so hand over images as they were loaded.
-    Raises ValueError when there is no image, or one is not an image.
+    Hand them over as they were loaded. Raises ValueError when there is no image, or one is not an image.
     """
-    rows = [measure_one(image) for image in images]
-    if not rows:
+    rows = np.array([measure_one(image) for image in images], np.float64)
+    if not len(rows):
         raise ValueError("no images to measure")
-    return {name: np.array(v, np.float64) for name, v in zip(NAMES, zip(*rows, strict=True), strict=True)}
+    return dict(zip(NAMES, rows.T, strict=True))
 
 
 def _resultant(cosine: np.ndarray, sine: np.ndarray, weight: np.ndarray) -> float:

@@ -1,20 +1,20 @@
 """Two folders of images against each other: measure, look up what is known, test, and write the report."""
 
-from __future__ import annotations
-
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+from tqdm import tqdm
 
 from ttlkit import files, machine
 from ttlkit.data import cache, image_files, tensors
 from ttlkit.gap import features, stats
 from ttlkit.gap.stats import Row
 
+BAR = {"delay": 1, "mininterval": 1, "file": sys.stdout}
 OF_STREAKS = [f"streak_{what}" for what in ("direction", "direction_spread", "length", "width", "density", "contrast")]
 COLUMNS = {
     "label": "feature", "median_a": "A", "median_b": "B", "distance": "distance", "null": "null",
@@ -48,7 +48,7 @@ class Measured:
         """The features without those of the camera."""
         return {name: found for name, found in self.values.items() if name not in features.CAMERA}
 
-    def part(self, name: str, chosen: Sequence[int]) -> Measured:
+    def part(self, name: str, chosen: Sequence[int]) -> "Measured":
         """Some of the images as a set of their own."""
         values = {feature: found[list(chosen)] for feature, found in self.values.items()}
         return Measured(name, tuple(self.paths[i] for i in chosen), values)
@@ -57,28 +57,23 @@ class Measured:
 def measure_files(paths: Sequence[Path], name: str = "", equalised: bool = False) -> Measured:
     """Every feature of every file, on all cores, with a progress bar; a file that was measured before is looked up.
 
-    What is known of a file goes by its content, so a moved or renamed file is not measured again. A file that cannot
-    be read is left out and listed. Only numbers stay in memory. Raises GapError when no file can be read.
+    What is known of a file goes by its content, wherever it lies. A file that cannot be read is left out and listed.
+    Raises GapError when no file can be read.
     """
-    from tqdm import tqdm
-
     keys = [("features", features.VERSION, len(features.NAMES), equalised, _content(path)) for path in paths]
     rows = {i: row for i, key in enumerate(keys) if (row := cache.recall(*key)) is not None}
-    missing = [i for i in range(len(paths)) if i not in rows]
-    skipped = []
+    missing, skipped = [i for i in range(len(paths)) if i not in rows], []
     found = machine.in_processes(_measure_file, [(paths[i], equalised) for i in missing])
-    bar = tqdm(found, f"measuring {name}".strip(), len(missing), delay=1, mininterval=1, file=sys.stdout)
-    for i, (row, problem) in zip(missing, bar, strict=True):
-        if problem:
-            skipped.append(problem)
+    for i, row in zip(missing, tqdm(found, f"measuring {name}".strip(), len(missing), **BAR), strict=True):
+        if isinstance(row, str):
+            skipped.append(row)
         else:
             rows[i] = row
             cache.remember(row, *keys[i])
     if not rows:
         raise GapError(f"{name or 'set'}: no image that can be read{f' ({skipped[0]})' if skipped else ''}")
     kept = sorted(rows)
-    columns = np.array([rows[i] for i in kept], np.float64).T
-    values = dict(zip(features.NAMES, columns, strict=True))
+    values = dict(zip(features.NAMES, np.array([rows[i] for i in kept], np.float64).T, strict=True))
     return Measured(name, tuple(paths[i] for i in kept), values, tuple(skipped))
 
 
@@ -89,36 +84,33 @@ def _content(path: Path) -> str:
         return str(path)
 
 
-def _measure_file(job: tuple[Path, bool]) -> tuple[list[float], str]:
-    """(features, '') or ([], what is wrong with the file)."""
+def _measure_file(job: tuple[Path, bool]) -> list[float] | str:
+    """Its features, or what is wrong with the file."""
     path, equalised = job
     try:
         image = image_files.load_image(path)
     except (image_files.ImageError, OSError) as error:
-        return [], str(error)
-    return features.measure_one(features.equalise(image) if equalised else image), ""
+        return str(error)
+    return features.measure_one(features.equalise(image) if equalised else image)
 
 
 def compare(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> dict[str, list[Row]]:
     """Everything that says whether two sets differ.
 
-    'features': rows of `stats.compare` with 'label', 'unit', 'group', and 'a_a', 'b_b': mean distance between random
-    halves of one set, NaN below 4 images. 'overall': MMD, Fréchet distance and classifier on the features of rain,
-    not of the camera.
+    'features': rows of `stats.compare` with 'label', 'unit', 'group', and `stats.halves` of each set, 'a_a' and 'b_b'.
+    'overall': rows of `stats.overall` on the features of rain, not of the camera.
     """
     rows = stats.compare(a.values, b.values, seed, rounds)
-    within = [stats.halves(side.values, seed) for side in (a, b)]
-    for row, feature in zip(rows, features.FEATURES, strict=True):
-        row |= {"label": feature.label, "unit": feature.unit, "group": feature.group}
-        row |= {"a_a": within[0][feature.name], "b_b": within[1][feature.name]}
-    x, y = stats.standardised(a.about_rain(), b.about_rain())
+    a_a, b_b = (stats.halves(side.values, seed) for side in (a, b))
+    for row, one in zip(rows, features.FEATURES, strict=True):
+        row |= {"label": one.label, "unit": one.unit, "group": one.group, "a_a": a_a[one.name], "b_b": b_b[one.name]}
+    x, y = (np.stack(list(side.about_rain().values()), axis=1) for side in (a, b))
     return {"features": rows, "overall": stats.overall(x, y, list(a.about_rain()), seed)}
 
 
 def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.ndarray:
     """What a recognition teacher sees in each file (n, channels): its coarsest features, averaged over the picture."""
     import torch
-    from tqdm import tqdm
 
     from ttlkit.method import networks, weights
 
@@ -128,7 +120,7 @@ def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.nd
     model.to(machine.device())
     place = model.backbone.channels.index(max(model.backbone.channels))
     rows = []
-    for path in tqdm(paths, f"recognition {name}".strip(), delay=1, mininterval=1, file=sys.stdout):
+    for path in tqdm(paths, f"recognition {name}".strip(), **BAR):
         image = features.equalise(image_files.load_image(path))
         with torch.inference_mode():
             tensor = networks.pad_to_multiple(tensors.to_tensor(image), networks.UNet.multiple).to(machine.device())
@@ -138,39 +130,24 @@ def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.nd
 
 def compare_deep(x: np.ndarray, y: np.ndarray, seed: int = 0) -> list[Row]:
     """`stats.overall` on the main directions (at most 16) of what the teacher sees in two sets, (n, channels) each."""
-    both = np.concatenate([x, y])
-    spread = both.std(0)
-    both = (both - both.mean(0)) / np.where(spread > 0, spread, 1)
-    _, _, axes = np.linalg.svd(both, full_matrices=False)
-    main = both @ axes[:16].T
-    main /= np.maximum(main.std(0), 1e-9)
-    names = [f"direction {i + 1}" for i in range(main.shape[1])]
-    return stats.overall(main[: len(x)], main[len(x) :], names, seed)
+    return stats.overall(x, y, None, seed)
 
 
 def against_truth(rainy: Sequence[np.ndarray], streaks: Sequence[np.ndarray]) -> list[Row]:
     """How well single-image estimates of streaks agree with the streaks themselves, one row a feature of streaks.
 
-    rainy: images (H, W, 3) in [0, 1]; streaks: what rain has added to each, (H, W) or (H, W, 3), measured as a picture
-    of its own. Rows {"feature", "truth", "estimate": medians, "bias": mean of estimate - truth, "correlation": Pearson,
-    "n"}.
+    rainy: images (H, W, 3) in [0, 1]; streaks: what rain has added to each, (H, W) or (H, W, 3), measured as a picture.
+    Rows {"feature", "truth", "estimate": medians, "bias": mean of estimate - truth, "correlation": Pearson, "n"}.
     """
     if len(rainy) != len(streaks) or len(rainy) < 3:
         raise GapError(f"{len(rainy)} rainy images and {len(streaks)} streak layers: give as many, and at least 3")
     layers = [np.clip(s if s.ndim == 3 else np.repeat(s[..., None], 3, axis=2), 0, 1) for s in streaks]
-    seen, known = features.measure(rainy), features.measure(layers)
-    rows = []
-    for name in OF_STREAKS:
-        x, y = known[name], seen[name]
-        rows.append({
-            "feature": features.FEATURES[features.NAMES.index(name)].label,
-            "truth": float(np.median(x)),
-            "estimate": float(np.median(y)),
-            "bias": float((y - x).mean()),
-            "correlation": float(np.corrcoef(x, y)[0, 1]) if min(x.std(), y.std()) > 0 else 0.0,
-            "n": len(rainy),
-        })  # fmt: skip
-    return rows
+    seen, known = (pd.DataFrame(features.measure(images))[OF_STREAKS] for images in (rainy, layers))
+    with np.errstate(invalid="ignore"):  # of a constant
+        correlation = seen.corrwith(known).fillna(0)
+    table = pd.DataFrame({"truth": known.median(), "estimate": seen.median(), "bias": (seen - known).mean()})
+    table = table.assign(correlation=correlation, n=len(rainy)).rename({f.name: f.label for f in features.FEATURES})
+    return table.rename_axis("feature").reset_index().to_dict("records")
 
 
 def as_table(rows: Sequence[Row]) -> list[Row]:
@@ -188,40 +165,52 @@ def as_table(rows: Sequence[Row]) -> list[Row]:
 
 def verdict(found: dict, a: str, b: str) -> str:
     """One sentence: how many features of rain differ, and which most."""
-    rain = [row for row in found["features"] if row["group"] != "camera"]
-    beyond = [r for r in rain if r["p_holm"] < 0.05 and r["wasserstein"] > max(r["null"], r["a_a"], r["b_b"])]
-    most = ", ".join(r["label"] for r in sorted(beyond, key=lambda r: -r["wasserstein"])[:3])
-    camera = [r["label"] for r in found["features"] if r["group"] == "camera" and r["p_holm"] < 0.05]
-    text = f"{a} and {b} differ in {len(beyond)} of {len(rain)} features of rain{', most in ' if most else ''}{most}"
-    if camera:
-        text += f"; the files differ in {', '.join(camera)} too, which has nothing to do with rain (see --equalise)"
+    table = pd.DataFrame(found["features"]).sort_values("wasserstein", ascending=False)
+    camera, differs = table["group"] == "camera", table["p_holm"] < 0.05
+    apart = differs & (table["wasserstein"] > table[["null", "a_a", "b_b"]].max(axis=1))
+    beyond, of_files = table["label"][~camera & apart], table["label"][camera & differs]
+    text = f"{a} and {b} differ in {len(beyond)} of {sum(~camera)} features of rain"
+    if len(beyond):
+        text += f", most in {', '.join(beyond[:3])}"
+    if len(of_files):
+        text += f"; the files differ in {', '.join(of_files)} too, which has nothing to do with rain (see --equalise)"
     return text
 
 
 def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row] = (), note: str = "") -> Path:
     """Write gap.json, values.csv, figures and gap.html, which needs no network, into `folder`; returns gap.html.
 
-    Each file is written whole or not at all; GapError names the one that cannot be written.
+    Without the packages of the extra `report` the page is gap.md. Each file is written whole or not at all; GapError
+    names the one that is in the way, or the folder.
     """
-    import pandas as pd
+    from ttlkit.lesson import report
 
+    rows = [{key: None if value != value else value for key, value in row.items()} for row in found["features"]]
+    tables = {"a": a.name, "b": b.name, **found, "features": rows, "deep": list(deep)}  # JSON knows no NaN
+    values = pd.concat([pd.DataFrame({"set": side.name, "file": side.paths, **side.values}) for side in (a, b)])
+    try:
+        files.write_json(folder / "gap.json", {**tables, "skipped": [*a.skipped, *b.skipped], "note": note})
+        files.write_text(folder / "values.csv", values.to_csv(index=False, float_format="%.6g"))
+        page = _page(folder.resolve() / "figures", a, b, found, deep, note)
+        try:
+            return report.write_report([], folder / "gap.html", f"{a.name} against {b.name}", page)
+        except report.ReportError:  # its packages are no part of a core installation
+            return files.write_text(folder / "gap.md", page)
+    except OSError as error:
+        words = f"cannot be written ({error.strerror or error}); free space, or choose another folder"
+        raise GapError(f"{files.shown(error.filename2 or folder)}: {words}") from None
+
+
+def _page(place: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row], note: str) -> str:
+    """The comparison as Markdown; its figures are written into the folder `place`."""
     from ttlkit.gap import plots
-    from ttlkit.lesson import figures, report
+    from ttlkit.lesson import figures
 
     def figure(name: str, drawn) -> str:
-        path = (folder / "figures" / f"{name}.png").resolve()
-        with _naming(path), files.whole(path) as partial:
+        with files.whole(place / f"{name}.png") as partial:
             drawn.savefig(partial, format="png", dpi=110, bbox_inches="tight")
-        return f"\n![{name}]({path})\n"
+        return f"\n![{name}]({place / name}.png)\n"
 
-    skipped = [*a.skipped, *b.skipped]
-    finite = [{key: None if v != v else v for key, v in row.items()} for row in found["features"]]  # no NaN in JSON
-    tables = {"a": a.name, "b": b.name, **found, "features": finite, "deep": list(deep)}
-    with _naming(folder / "gap.json"):
-        files.write_json(folder / "gap.json", {**tables, "skipped": skipped, "note": note})
-    values = pd.concat([pd.DataFrame({"set": side.name, "file": side.paths, **side.values}) for side in (a, b)])
-    with _naming(folder / "values.csv"), files.whole(folder / "values.csv") as partial:
-        values.to_csv(partial, index=False, float_format="%.6g")
     rows = sorted(found["features"], key=lambda row: -row["wasserstein"])
     text = [
         f"{verdict(found, a.name, b.name)}.\n",
@@ -243,19 +232,9 @@ def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Ro
             figure(feature.name, plots.plot_distributions(sides, feature.label, feature.unit)),
             figure(f"{feature.name}-seen", plots.plot_feature(feature, typical(a, feature), typical(b, feature))),
         ]
-    if skipped:
-        text.append("\n## Left out\n\n" + "\n".join(f"- {problem}" for problem in skipped))
-    with _naming(folder / "gap.html"):
-        return report.write_report([], folder / "gap.html", f"{a.name} against {b.name}", "\n".join(text))
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        words = f"cannot be written ({error.strerror or error}); free space, or choose another folder"
-        raise GapError(f"{files.shown(path)}: {words}") from None
+    if a.skipped or b.skipped:
+        text += ["\n## Left out\n", *(f"- {problem}" for problem in (*a.skipped, *b.skipped))]
+    return "\n".join(text)
 
 
 def typical(side: Measured, feature: features.Feature) -> np.ndarray:

@@ -7,12 +7,13 @@ import io
 import math
 import zlib
 from collections.abc import Iterable, Sequence
+from itertools import chain, cycle
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from ttlkit.data import image_files
@@ -23,11 +24,10 @@ BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, GREY = (
 )  # fmt: skip
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
 MARKERS = "osD^vPX"
-UNTOUCHED = ("input", "untouched input")  # names of the rainy image as it is
 FIXED = {
     "real rainy": VERMILLION, "simulated rainy": VERMILLION, "synthetic rainy": BLUE,
     "clean": GREEN, "real clean": GREEN, "synthetic clean": SKY, "student": BLUE, "scratch": ORANGE, "prenet": PURPLE,
-    **dict.fromkeys(UNTOUCHED, GREY),
+    "input": GREY, "untouched input": GREY,  # the rainy image as it is; nothing else is grey
 }  # fmt: skip
 
 
@@ -55,19 +55,23 @@ def new_figure(width: float, height: float, title: str | None) -> Picture:
     return figure
 
 
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ")
+def panels(width: float, height: float, title: str | None = None, count: int = 1, grid: Any = "both", **look):
+    """A figure of `count` axes in a row with grid lines, and these axes; `look`: properties of each."""
+    figure = new_figure(width, height, title)
+    axes = list(figure.subplots(1, count, squeeze=False)[0])
+    for ax in axes:
+        ax.set(**look)
+        ax.grid(axis=grid, alpha=0.3)
+    return figure, axes
 
 
 def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour for each name: fixed for known words, else by a hash of the name, distinct within one call."""
-    names = list(dict.fromkeys(names))
-    chosen = {name: FIXED[_plain(name)] for name in names if _plain(name) in FIXED}
-    for name in names:
-        if name not in chosen:
-            start = zlib.crc32(name.encode()) % len(PALETTE)
-            wheel = PALETTE[start:] + PALETTE[:start]
-            chosen[name] = next((c for c in wheel if c not in chosen.values()), wheel[0])
+    chosen = {name: FIXED.get(name.lower().replace("_", " "), "") for name in names}
+    for name in [name for name, colour in chosen.items() if not colour]:
+        start = zlib.crc32(name.encode()) % len(PALETTE)
+        wheel = PALETTE[start:] + PALETTE[:start]
+        chosen[name] = next((colour for colour in wheel if colour not in chosen.values()), wheel[0])
     return chosen
 
 
@@ -77,73 +81,43 @@ def finite_number(value) -> float:
 
 
 def plot_images(
-    images: Sequence[Sequence],
-    columns: Sequence[str],
-    rows: Sequence[str] | None = None,
-    title: str | None = None,
-    zoom: tuple[float, float, float, float] | None = None,
+    images: Sequence[Sequence], columns: Sequence[str], rows: Sequence[str] | None = None, title: str | None = None
 ) -> Figure:
     """A grid of pictures, one inner list a row.
 
     A cell is an array (H, W, 3) or (H, W), float in [0, 1] or uint8, or (array, caption), or None (blank).
-    `zoom` = (top, left, height, width), fractions of the picture in [0, 1]: a box repeated enlarged as inset.
     """
     pairs = [[cell if isinstance(cell, tuple) else (cell, "") for cell in row] for row in images]
-    if any(len(row) != len(columns) for row in pairs) or (rows is not None and len(rows) != len(pairs)):
+    if {len(row) for row in pairs} != {len(columns)} or len(rows or pairs) != len(pairs):
         raise ValueError(f"{len(columns)} column names or {len(rows or pairs)} row names do not fit the grid")
     ratios = [max((p.shape[0] / p.shape[1] for p, _ in row if p is not None), default=1.0) for row in pairs]
     side = min(3.2, 13 / max(1, len(columns)))
     figure = new_figure(side * len(columns) + 0.3, side * sum(ratios) + 0.35 * len(pairs) + 0.4, title)
     axes = figure.subplots(len(pairs), len(columns), squeeze=False, gridspec_kw={"height_ratios": ratios})
-    for r, row in enumerate(pairs):
-        for c, (picture, caption) in enumerate(row):
-            ax = axes[r, c]
-            ax.set(xticks=[], yticks=[])
-            ax.spines[:].set_visible(False)
-            if r == 0:
-                ax.set_title(columns[c], fontsize=11)
-            if c == 0 and rows is not None:
-                ax.set_ylabel(rows[r], fontsize=11)
-            if caption:
-                ax.set_xlabel(caption, fontsize=9)
-            if picture is not None:
-                _draw_picture(ax, image_files.to_u8(picture), zoom)
+    for ax, (picture, caption) in zip(axes.flat, chain.from_iterable(pairs), strict=True):
+        ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(caption, fontsize=9)
+        ax.spines[:].set_visible(False)
+        if picture is not None:
+            ax.imshow(image_files.to_u8(picture), cmap="gray", vmin=0, vmax=255)  # these count for grey alone
+    for ax, name in zip(axes[0], columns, strict=True):
+        ax.set_title(name, fontsize=11)
+    for ax, name in zip(axes[:, 0], rows or [""] * len(pairs), strict=True):
+        ax.set_ylabel(name, fontsize=11)
     return figure
 
 
-def _draw_picture(ax, picture_u8: np.ndarray, zoom) -> None:
-    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if picture_u8.ndim == 2 else {}
-    ax.imshow(picture_u8, **grey)
-    if zoom is None:
-        return
-    height, width = picture_u8.shape[:2]
-    top, left, box_height, box_width = zoom
-    y, x = round(top * height), round(left * width)
-    crop = picture_u8[y : y + max(1, round(box_height * height)), x : x + max(1, round(box_width * width))]
-    # The inset sits in the corner away from the box, so that it does not hide what it enlarges.
-    corner = (0.0 if left + box_width / 2 > 0.5 else 0.55, 0.55 if top + box_height / 2 > 0.5 else 0.0)
-    inset = ax.inset_axes((*corner, 0.45, 0.45))
-    inset.imshow(crop, interpolation="nearest", **grey)
-    inset.set(xticks=[], yticks=[])
-    inset.spines[:].set(color=ORANGE, linewidth=2)
-    ax.add_patch(Rectangle((x - 0.5, y - 0.5), crop.shape[1], crop.shape[0], fill=False, ec=ORANGE, lw=1.5))
-
-
-def _curve(rows: Sequence[dict], key: str) -> pd.Series:
-    """Finite values by step; of two rows for one step (a resumed run) the later counts."""
-    points = {row["step"]: value for row in rows if math.isfinite(value := finite_number(row.get(key)))}
-    return pd.Series(points, dtype=float).sort_index()
-
-
 def plot_history(rows: Sequence[dict], keys: Sequence[str], title: str | None = None) -> Figure:
-    """Curves from metrics.jsonl rows ({"step": ..., key: ...}): an axes a key, running mean over raw."""
-    figure = new_figure(4.2 * max(1, len(keys)), 3.2, title)
-    axes = figure.subplots(1, len(keys), squeeze=False)[0]
-    for place, (ax, key) in enumerate(zip(axes, keys, strict=True)):
-        values = _curve(rows, key)
-        colour, window = PALETTE[place % len(PALETTE)], len(values) // 20
-        ax.set(xlabel="step", ylabel=key.replace("_", " "))
-        ax.grid(alpha=0.3)
+    """Curves from metrics.jsonl rows ({"step": ..., key: ...}): an axes a key, running mean over raw.
+
+    Of two rows for one step (a resumed run) the later counts; missing and non-finite values are left out.
+    """
+    figure, axes = panels(4.2 * max(1, len(keys)), 3.2, title, len(keys), xlabel="step")
+    for ax, key, colour in zip(axes, keys, cycle(PALETTE), strict=False):
+        points = {row["step"]: value for row in rows if math.isfinite(value := finite_number(row.get(key)))}
+        values = pd.Series(points, dtype=float).sort_index()
+        window = len(values) // 20
+        ax.set_ylabel(key.replace("_", " "))
         if values.empty:
             ax.text(0.5, 0.5, "no values yet", ha="center", transform=ax.transAxes)
         elif window < 2:
@@ -159,15 +133,15 @@ def plot_history(rows: Sequence[dict], keys: Sequence[str], title: str | None = 
 def plot_scores(rows: Sequence[dict], metric: str, title: str | None = None) -> Figure:
     """Mean and confidence interval of each model on each test set; the untouched input as a line per set.
 
-    Rows: {"model", "set", metric, f"{metric}_low", f"{metric}_high"}; the untouched input is a model named
-    as in UNTOUCHED. Missing or non-finite values are left out.
+    Rows: {"model", "set", metric, f"{metric}_low", f"{metric}_high"}; the untouched input is a model that is
+    grey in FIXED. Missing or non-finite values are left out.
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     tint = colours(row["model"] for row in rows)
-    models = [model for model in tint if _plain(model) not in UNTOUCHED]
-    figure = new_figure(2.5 + max(2.5, len(sets) * (0.8 + 0.3 * len(models))), 3.8, title)
-    ax = figure.subplots()
-    for model in dict.fromkeys(row["model"] for row in rows):
+    models = [model for model, colour in tint.items() if colour != GREY]
+    width = 2.5 + max(2.5, len(sets) * (0.8 + 0.3 * len(models)))
+    figure, (ax,) = panels(width, 3.8, title, grid="y", ylabel=metric.replace("_", " "), xlim=(-0.6, len(sets) - 0.4))
+    for model, colour in tint.items():
         own = [row for row in rows if row["model"] == model and math.isfinite(finite_number(row.get(metric)))]
         x = np.array([sets.index(row["set"]) for row in own], dtype=float)
         mean, low, high = ([finite_number(row.get(metric + end)) for row in own] for end in ("", "_low", "_high"))
@@ -176,12 +150,9 @@ def plot_scores(rows: Sequence[dict], metric: str, title: str | None = None) -> 
         else:
             place = models.index(model)
             x += (place - (len(models) - 1) / 2) * 0.7 / len(models)
-            ax.vlines(x, low, high, color=tint[model], linewidth=2)
-            ax.plot(x, mean, MARKERS[place % len(MARKERS)], color=tint[model], markersize=7, label=model)
+            ax.vlines(x, low, high, color=colour, linewidth=2)
+            ax.plot(x, mean, MARKERS[place % len(MARKERS)], color=colour, markersize=7, label=model)
     ax.set_xticks(range(len(sets)), [s.replace("_", " ") for s in sets])
-    ax.set_xlim(-0.6, len(sets) - 0.4)
-    ax.set_ylabel(metric.replace("_", " "))
-    ax.grid(axis="y", alpha=0.3)
     if rows:
         figure.legend(loc="outside right center", fontsize=9)
     return figure
@@ -194,22 +165,19 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
     """
     sets = list(dict.fromkeys(row["set"] for row in rows))
     tint = colours(row["model"] for row in rows)
-    figure = new_figure(3.1 * len(sets) + 1.2, 3.4, title)
-    panels = figure.subplots(1, len(sets), squeeze=False)[0]
-    for ax, name in zip(panels, sets, strict=True):
-        for place, model in enumerate(tint):
+    ticks = sorted({row["n_pairs"] for row in rows})
+    figure, axes = panels(3.1 * len(sets) + 1.2, 3.4, title, len(sets), xlabel="synthetic pairs", xscale="log")
+    for ax, name in zip(axes, sets, strict=True):
+        for place, (model, colour) in enumerate(tint.items()):
             own = sorted((r for r in rows if (r["set"], r["model"]) == (name, model)), key=lambda r: r["n_pairs"])
-            style = "--" if _plain(model) in UNTOUCHED else f"-{MARKERS[place % len(MARKERS)]}"
+            style = "--" if colour == GREY else f"-{MARKERS[place % len(MARKERS)]}"
             x, mean, spread = ([r[key] for r in own] for key in ("n_pairs", "mean", "spread"))
-            ax.errorbar(x, mean, [s or 0 for s in spread], fmt=style, color=tint[model], capsize=3, label=model)
-        ax.set_xscale("log")
-        ticks = sorted({row["n_pairs"] for row in rows})
+            ax.errorbar(x, mean, [s or 0 for s in spread], fmt=style, color=colour, capsize=3, label=model)
+        ax.set_title(name)
         ax.set_xticks(ticks, [str(n) for n in ticks])
         ax.minorticks_off()
-        ax.set(title=name, xlabel="synthetic pairs")
-        ax.grid(alpha=0.3)
-    panels[0].set_ylabel(label)
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    axes[0].set_ylabel(label)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
     return figure
 
 
@@ -218,50 +186,42 @@ def _cell(value, digits: int) -> str:
         return "yes" if value else "no"
     if value is None or (isinstance(value, Real) and not math.isfinite(value)):
         return "–"
-    if isinstance(value, Real) and not isinstance(value, Integral):
-        return f"{float(value):.{digits}f}"
-    return str(value)
+    return f"{float(value):.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
 
 
-def _is_number(value) -> bool:
-    return value is None or (isinstance(value, Real) and not isinstance(value, bool))
+# In Markdown no cell ends its table, and none holds a tag or a formula.
+_IN_MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "&#36;"})
 
 
-def _markdown_cell(text: str) -> str:
-    """Text that is safe in a Markdown table: no cell border, no tag, no formula, one line."""
-    return html.escape(" ".join(text.split()), quote=False).replace("|", "&#124;").replace("$", "&#36;")
-
-
-class Table:
-    """Rows (dicts) as a table; `columns` maps key to heading, None takes every key; shown by a notebook."""
+class table:
+    """Rows (dicts) as a table that a notebook shows, written as `markdown_table` does; numbers stand right."""
 
     def __init__(self, rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2):
         columns = columns or {key: key for row in rows for key in row}
-        self.head = list(columns.values())
-        self.body = [[_cell(row.get(key), digits) for key in columns] for row in rows]
-        self.right = [bool(rows) and all(_is_number(row.get(key)) for row in rows) for key in columns]
+        self.lines = [list(columns.values()), *([_cell(row.get(key), digits) for key in columns] for row in rows)]
+        kinds = [{type(row.get(key)) for row in rows} or {str} for key in columns]
+        numbers = (all(issubclass(kind, Real | None) and kind is not bool for kind in found) for found in kinds)
+        self.sides = ["right" if number else "left" for number in numbers]
 
     def _repr_markdown_(self) -> str:
-        ruler = ["---:" if right else "---" for right in self.right]
-        head, *body = ([_markdown_cell(cell) for cell in line] for line in (self.head, *self.body))
+        head, *body = ([" ".join(cell.split()).translate(_IN_MARKDOWN) for cell in line] for line in self.lines)
+        ruler = ["---:" if side == "right" else "---" for side in self.sides]
         return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *body))
 
     def _repr_html_(self) -> str:
-        def line(tag: str, cells: list[str]) -> str:
-            sides = zip(cells, ["right" if right else "left" for right in self.right], strict=True)
-            inner = (f'<{tag} style="text-align:{side}">{html.escape(cell)}</{tag}>' for cell, side in sides)
-            return f"<tr>{''.join(inner)}</tr>"
-
-        body = "".join(line("td", cells) for cells in self.body)
-        plain = 'class="tex2jax_ignore mathjax_ignore"'  # the dollars of a name are no formula for MathJax either
-        return f"<table {plain}><thead>{line('th', self.head)}</thead><tbody>{body}</tbody></table>"
-
-
-def table(rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2) -> Table:
-    """A table for display in a notebook: HTML and Markdown."""
-    return Table(rows, columns, digits)
+        page = ""
+        for place, line in enumerate(self.lines):
+            tag = "td" if place else "th"
+            cells = zip([html.escape(cell) for cell in line], self.sides, strict=True)
+            drawn = [f'<{tag} style="text-align:{side}">{cell}</{tag}>' for cell, side in cells]
+            page += f"<tr>{''.join(drawn)}</tr>"
+        # The dollars of a name are no formula for MathJax either.
+        return f'<table class="tex2jax_ignore mathjax_ignore">{page}</table>'
 
 
 def markdown_table(rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2) -> str:
-    """A Markdown table; floats with `digits` decimals, missing and non-finite values as a dash."""
-    return Table(rows, columns, digits)._repr_markdown_()
+    """A Markdown table; `columns` maps key to heading, None takes every key.
+
+    Floats have `digits` decimals; missing and non-finite values are a dash.
+    """
+    return table(rows, columns, digits)._repr_markdown_()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import html
 import io
-import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from ttlkit.data import image_files
-from ttlkit.lesson.figures import finite_number, plot_history
+from ttlkit.lesson.figures import plot_history
 
 VIEW_SIDE = 900  # longest side, in pixels, of a picture in the slider: each move sends it as a PNG
 
@@ -25,15 +25,15 @@ def in_notebook() -> bool:
     return hasattr(shell, "kernel")
 
 
-class LivePlot:
+class LivePlot(AbstractContextManager):
     """Curves of a running training in a notebook, called with each log row; elsewhere it does nothing.
 
-    Drawn at most every `every` seconds, and for at most a twentieth of the time; `close()`, or leaving the
-    `with`, draws the last state. A saved notebook keeps exactly one picture.
+    Drawn at most every `every` seconds, and for at most a twentieth of the time; leaving the `with` draws the
+    last state. A saved notebook keeps exactly one picture.
     """
 
     def __init__(self, keys: Sequence[str] = ("loss",), title: str | None = None, every: float = 2.0):
-        self.keys, self.title, self.every = tuple(keys), title, every
+        self.keys, self.title, self.every = keys, title, every
         self.rows: list[dict] = []
         self._active, self._handle, self._due = in_notebook(), None, 0.0
 
@@ -42,16 +42,19 @@ class LivePlot:
         if self._active:
             self.rows.append(dict(row))
             if time.monotonic() >= self._due:
-                self._draw(running=True)
+                self._draw(row.get("seconds_left"))
 
-    def _draw(self, running: bool) -> None:
+    def __exit__(self, *_) -> None:
+        if self.rows:
+            self._draw()
+
+    def _draw(self, seconds_left: float | None = None) -> None:
         from IPython.display import display
 
         start, row = time.monotonic(), self.rows[-1]
-        step, steps, left = row["step"], row.get("steps"), finite_number(row.get("seconds_left"))
-        title = f"{self.title + ': ' if self.title else ''}step {step}" + (f"/{steps}" if steps else "")
-        if running and math.isfinite(left):
-            title += f", {tqdm.format_interval(left)} left"
+        title = f"{self.title + ': ' if self.title else ''}step {row['step']}/{row['steps']}"
+        if seconds_left is not None:
+            title += f", {tqdm.format_interval(seconds_left)} left"
         figure = plot_history(self.rows, self.keys, title)
         if self._handle:
             self._handle.update(figure)
@@ -59,30 +62,17 @@ class LivePlot:
             self._handle = display(figure, display_id=True)
         self._due = time.monotonic() + max(self.every, 19 * (time.monotonic() - start))
 
-    def close(self) -> None:
-        """Draw the last state, once."""
-        if self._active and self.rows:
-            self._draw(running=False)
-        self._active = False
-
-    def __enter__(self) -> LivePlot:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
 
 def split_view(before: np.ndarray, after: np.ndarray, position: float) -> np.ndarray:
-    """Mix two pictures (H, W, 3) to uint8: `before` left of `position` in [0, 1], `after` right of it.
+    """Two pictures (H, W, 3) as one, uint8: `before` left of `position` in [0, 1], `after` right of it.
 
     At 0 it is all after, at 1 all before; in between a white line marks the divider.
     """
     if before.shape != after.shape:
         raise ValueError(f"before {before.shape} and after {after.shape} must have the same size")
-    mixed, width = image_files.to_u8(after).copy(), before.shape[1]
-    edge = round(min(max(position, 0.0), 1.0) * width)
-    mixed[:, :edge] = image_files.to_u8(before)[:, :edge]
-    if 0 < edge < width:
+    edge = round(position * before.shape[1])
+    mixed = np.concatenate([image_files.to_u8(before[:, :edge]), image_files.to_u8(after[:, edge:])], axis=1)
+    if 0 < edge < before.shape[1]:
         mixed[:, edge - 1 : edge + 1] = 255
     return mixed
 
@@ -94,13 +84,6 @@ def png_bytes(picture_u8: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _view(picture: np.ndarray) -> np.ndarray:
-    """uint8, scaled down to at most VIEW_SIDE pixels a side."""
-    small = Image.fromarray(image_files.to_u8(picture))
-    small.thumbnail((VIEW_SIDE, VIEW_SIDE))
-    return np.asarray(small)
-
-
 def compare_slider(before: np.ndarray, after: np.ndarray):
     """A widget: drag the slider to see `before` on the left and `after` on the right of the divider.
 
@@ -108,32 +91,24 @@ def compare_slider(before: np.ndarray, after: np.ndarray):
     """
     import ipywidgets as widgets
 
-    left, right = _view(before), _view(after)
-    picture = widgets.Image(value=png_bytes(split_view(left, right, 0.5)), format="png")
-    look = {"style": {"description_width": "initial"}, "readout_format": ".0%"}
-    layout = {"width": "100%", "max_width": f"{max(300, left.shape[1])}px"}
+    def small(picture: np.ndarray) -> np.ndarray:
+        view = Image.fromarray(image_files.to_u8(picture))
+        view.thumbnail((VIEW_SIDE, VIEW_SIDE))
+        return np.asarray(view)
+
+    left, right = small(before), small(after)
+    shown = widgets.Image(format="png")
     slider = widgets.FloatSlider(
-        0.5, min=0, max=1, step=0.01, description="Share shown as before", layout=layout, **look
-    )
+        0.5, min=0, max=1, step=0.01, description="Share shown as before", readout_format=".0%",
+        style={"description_width": "initial"}, layout={"width": "100%", "max_width": f"{max(300, left.shape[1])}px"},
+    )  # fmt: skip
 
-    def on_move(change) -> None:
-        picture.value = png_bytes(split_view(left, right, change["new"]))
+    def on_move(_=None) -> None:
+        shown.value = png_bytes(split_view(left, right, slider.value))
 
+    on_move()
     slider.observe(on_move, "value")
-    return widgets.VBox([widgets.HTML("Left of the line: before. Right of it: after."), picture, slider])
-
-
-def read_upload(value) -> tuple[str, bytes] | None:
-    """(name, bytes) of the last file, or None; ipywidgets 7 gives {name: {...}}, 8 ({"name": ...}, ...)."""
-    if isinstance(value, dict):
-        value = [{**entry, "name": name} for name, entry in value.items()]
-    files = list(value)
-    return (str(files[-1]["name"]), bytes(files[-1]["content"])) if files else None
-
-
-def decode_upload(name: str, data: bytes) -> np.ndarray:
-    """Bytes of an image file to float32 (H, W, 3) in [0, 1]; ImageError names the uploaded file."""
-    return image_files.to_float(image_files.decode_u8(io.BytesIO(data), name))
+    return widgets.VBox([widgets.HTML("Left of the line: before. Right of it: after."), shown, slider])
 
 
 def upload_box(restore: Callable[[np.ndarray], np.ndarray]):
@@ -145,17 +120,20 @@ def upload_box(restore: Callable[[np.ndarray], np.ndarray]):
     result = widgets.VBox([])
 
     def on_upload(change) -> None:
-        upload = read_upload(change["new"])
-        if upload is None:
+        files = change["new"]  # ipywidgets 7 gives {name: {"content", ...}}, 8 ({"name", "content", ...}, ...)
+        if isinstance(files, dict):
+            files = [{**entry, "name": name} for name, entry in files.items()]
+        if not files:
             return
-        name, result.children = html.escape(upload[0]), ()
+        given, name = files[-1]["name"], html.escape(files[-1]["name"])
         message.value = f"{name}: restoring …"
+        result.children = ()
         start = time.monotonic()
         try:
-            rainy = decode_upload(*upload)
+            rainy = image_files.to_float(image_files.decode_u8(io.BytesIO(files[-1]["content"]), given))
             result.children = (compare_slider(rainy, restore(rainy)),)
-            size = f"{rainy.shape[1]} × {rainy.shape[0]} pixels"
-            message.value = f"{name}: {size}, restored in {time.monotonic() - start:.1f} s."
+            height, width, _ = rainy.shape
+            message.value = f"{name}: {width} × {height} pixels, restored in {time.monotonic() - start:.1f} s."
         except image_files.ImageError as error:
             message.value = f"<b>Not usable.</b> {html.escape(str(error))}"
         except Exception as error:  # a callback's traceback would vanish in the server's log

@@ -7,34 +7,33 @@ What notebooks and programs wrote, and the names of files, sets and runs, is for
 from __future__ import annotations
 
 import base64
-import html
-import json
 import mimetypes
-import os
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import suppress
+from html import escape, unescape
+from pathlib import Path, PurePosixPath
+from string import Template
 from typing import Any
 from urllib.parse import quote, unquote
+from xml.etree import ElementTree
 
 from ttlkit import files
 from ttlkit.lesson.figures import table
 
+MISSING: str | None = None
 try:
     import nbformat
     import nh3
     from latex2mathml.converter import convert
     from markdown_it import MarkdownIt
     from mdit_py_plugins.amsmath import amsmath_plugin
-    from mdit_py_plugins.dollarmath import dollarmath_plugin
-    from mdit_py_plugins.dollarmath.index import math_inline_dollar
+    from mdit_py_plugins.dollarmath.index import dollarmath_plugin, math_inline_dollar
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
     from pygments.lexers import PythonLexer
-except ImportError as _error:
-    MISSING: str | None = _error.name
-else:
-    MISSING = None
+except ImportError as error:
+    MISSING = error.name
 
 
 class ReportError(RuntimeError):
@@ -46,151 +45,127 @@ def write_report(
 ) -> Path:
     """Write stages as one HTML file that needs no network; whole or not at all; returns `out`.
 
-    `stages`: executed notebooks, or stage folders; a folder without notebook.ipynb is shown as `section_of` does. Code
-    is collapsed, outputs are visible, images inline, formulas MathML. Cells tagged `bootstrap` that did not fail, and
-    widgets, are left out. `notes` are plain text at the top. Images come from a notebook's own folder, those of the
-    intro from the folder of `out`. Raises ReportError for a damaged notebook or missing packages.
+    `stages`: executed notebooks, or stage folders; of a folder without notebook.ipynb the results in its DONE.json,
+    table.txt and figures/*.png are shown. Code is collapsed, outputs are visible, images inline, formulas MathML.
+    Cells tagged `bootstrap` that did not fail, and widgets, are left out. `notes` are plain text at the top. Images
+    come from a notebook's own folder, those of the intro from the folder of `out`.
+    Raises ReportError for a damaged notebook, a folder without results or missing packages.
     """
     if MISSING:
         raise ReportError(f"the report needs the package {MISSING}: pip install 'ttlkit[report]'")
     out, found = Path(out), [_section(Path(path)) for path in stages]
-    sections = {name: f"nb{i}" for i, (name, _, _) in reversed(list(enumerate(found, 1)))}
-    parts, entries = [], []
-    for i, (_, place, body) in enumerate(found, 1):
+    # What links may name: the first of the sections that one notebook has made.
+    ids = {f"{place.partition('-')[0]}.ipynb": f"nb{i}" for i, (place, _) in reversed(list(enumerate(found, 1)))}
+    contents, sections = "", ""
+    for i, (place, body) in enumerate(found, 1):
         heading = re.search(r"<h[1-6]>(.*?)</h[1-6]>", body, re.DOTALL)
-        label = _escape(f"{_text(heading[1])} ({place})" if heading and heading[1] != place else place)
-        entries.append(f'<li><a href="#nb{i}">{label}</a></li>')
-        parts.append(f'<section id="nb{i}" aria-label="{label}">{_anchored(body, f"nb{i}", sections)}</section>')
-    intro = _anchored(_clean(markdown_html(intro_markdown), out.parent), "intro", sections)
-    nav = f'<nav aria-label="Notebooks"><ol>{"".join(entries)}</ol></nav>' if entries else ""
-    said = "".join(f'<p class="note">{_escape(note)}</p>' for note in notes)
-    page = f"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{_escape(title)}</title><style>{_STYLE}{HtmlFormatter().get_style_defs("pre")}</style></head>
-<body><h1>{_escape(title)}</h1>{said}{intro}{nav}
-{"".join(parts)}</body></html>
-"""
-    return files.write_text(out, page)
+        label = escape(f"{_text(heading[1])} ({place})" if heading and heading[1] != place else place)
+        contents += f'<li><a href="#nb{i}">{label}</a></li>'
+        sections += f'<section id="nb{i}" aria-label="{label}">{_linked(body, f"nb{i}", ids)}</section>\n'
+    page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
+        title=escape(title),
+        code_style=HtmlFormatter().get_style_defs("pre"),
+        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        intro=_linked(_clean(markdown_html(intro_markdown), out.parent), "intro", ids),
+        contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
+        sections=sections,
+    )
+    return files.write_text(out, page.encode("utf-8", "replace").decode())
 
 
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 0 auto; padding: 1rem }
-section { border-top: 3px solid #0072B2; margin-top: 3rem } img { max-width: 100%; height: auto }
-pre { overflow-x: auto; background: #f5f5f5; padding: .6rem; font-size: .85rem; margin: .4rem 0 }
-table { border-collapse: collapse; margin: .6rem 0; display: block; overflow-x: auto }
-th, td { padding: .2rem .7rem; border-bottom: 1px solid #ccc } .note { background: #fff6db; padding: .4rem .7rem }
-summary { color: #005a8e; cursor: pointer; font-size: .85rem }
-pre.stderr, pre.error { background: #fdecea } math[display=block] { padding: .8rem 0; overflow: auto hidden }
-"""
+def _section(path: Path) -> tuple[str, str]:
+    """(place, clean HTML) of an executed notebook or a stage folder.
 
-# ---- sections
-
-
-def _section(path: Path) -> tuple[str, str, str]:
-    """(notebook that links mean, place, clean HTML) of an executed notebook or a stage folder."""
+    Its parts are cleaned each for itself: one that is never closed takes no other.
+    """
     if (path / "notebook.ipynb").is_file():
         path /= "notebook.ipynb"
-    place = path.parent.name if path.name == "notebook.ipynb" else path.stem
-    stage = f"{place.partition('-')[0]}.ipynb"
     if path.is_dir():
-        return stage, place, section_of(path)
+        return path.name, "\n".join(_clean(part, path) for part in _by_hand(path))
+    place = path.parent.name if path.name == "notebook.ipynb" else path.stem
     try:
-        notebook = nbformat.read(path, as_version=4)
-        source = notebook.metadata.get("papermill", {}).get("input_path") or stage
-        return Path(source).name, place, "\n".join(_cells(notebook, path.parent))
+        cells = nbformat.read(path, as_version=4).cells
+        parts = (_clean(part, path.parent, cell.get("attachments")) for cell in cells for part in _parts(cell))
+        return place, "\n".join(parts)
     except Exception as error:  # of a file that is half written or no notebook, nearly every kind there is
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ReportError(f"{files.shown(path)}: not a whole notebook ({words}); run its stage again") from error
 
 
-def section_of(folder: Path) -> str:
-    """A stage that was run by hand, as clean HTML: the results in its DONE.json, table.txt, figures/*.png.
-
-    Raises ReportError where there is no whole DONE.json.
-    """
-    folder = Path(folder)
+def _by_hand(folder: Path) -> Iterator[str]:
+    """Parts of a stage that was run by hand, from what it left in its folder."""
     done = files.read_json(folder / "DONE.json")
     if not isinstance(done, dict):
         raise ReportError(f"{files.shown(folder)}: holds neither notebook.ipynb nor a whole DONE.json; run this stage")
-    page = [f"<h1>{_escape(done.get('stage') or folder.name)}</h1>"]
-    page.append("<p>This stage was run by hand: no executed notebook is kept, only what it left in its folder.</p>")
-    numbers = []
-    for name, value in dict(done.get("results") or {}).items():
-        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-            page.append(f"<h2>{_escape(name)}</h2>{table(value)._repr_html_()}")
-        else:
-            numbers.append({"result": name, "value": json.dumps(value) if isinstance(value, (list, dict)) else value})
-    if numbers:
-        page.insert(2, table(numbers, digits=4)._repr_html_())
+    yield f"<h1>{escape(str(done.get('stage') or folder.name))}</h1>"
+    yield "<p>This stage was run by hand: no executed notebook is kept, only what it left in its folder.</p>"
+    results = dict(done.get("results") or {})
+    tables = {name: rows for name, rows in results.items() if isinstance(rows, list) and {*map(type, rows)} == {dict}}
+    numbers = [{"result": name, "value": value} for name, value in results.items() if name not in tables]
+    yield table(numbers, digits=4)._repr_html_() if numbers else ""
+    for name, rows in tables.items():
+        yield f"<h2>{escape(name)}</h2>{table(rows)._repr_html_()}"
     if (folder / "table.txt").is_file():
-        page.append(markdown_html((folder / "table.txt").read_text(encoding="utf-8", errors="replace")))
+        yield markdown_html((folder / "table.txt").read_text(encoding="utf-8", errors="replace"))
     for path in sorted((folder / "figures").glob("*.png")):
-        page.append(f'<p><img src="figures/{quote(os.fsencode(path.name))}" alt="{_escape(path.stem)}"></p>')
-    return "\n".join(_clean(part, folder) for part in page)  # each for itself: one that is never closed takes no other
+        yield f'<p><img src="figures/{quote(path.name, errors="surrogateescape")}" alt="{escape(path.stem)}"></p>'
 
 
-def _cells(notebook, folder: Path) -> Iterator[str]:
-    for cell in notebook.cells:
-        outputs, tags = cell.get("outputs", []), cell.metadata.get("tags", [])
-        if "bootstrap" in tags and not any(output.output_type == "error" for output in outputs):
-            continue
-        if cell.cell_type == "markdown":
-            yield _clean(markdown_html(cell.source), folder, cell.get("attachments", {}))
-        elif cell.cell_type == "code" and cell.source.strip():
-            label = "Parameters of this run" if "injected-parameters" in tags else "Code"
-            code = f"<details><summary>{label}</summary><pre>{_coloured(cell.source)}</pre></details>"
-            yield "\n".join(_clean(part, folder) for part in (code, *map(_output, outputs)))
-
-
-def _output(output) -> str:
-    if output.output_type == "stream":
-        return f'<pre class="{_escape(output.name)}">{_terminal(output.text)}</pre>'
-    if output.output_type == "error":
-        return f'<pre class="error">{_terminal(chr(10).join(output.traceback) or output.evalue)}</pre>'
-    shown = [kind for kind in _SHOWN if kind in output.data]
-    if not shown or (shown == ["text/plain"] and any("widget" in kind or "script" in kind for kind in output.data)):
-        return ""  # a widget's text is only its constructor call
-    kind, value = shown[0], output.data[shown[0]]
-    if kind == "text/html":
-        return value
-    if kind in ("text/markdown", "text/latex"):
-        return markdown_html(value)
-    if kind == "text/plain":
-        return f"<pre>{_terminal(value)}</pre>"
-    alt = _escape(output.metadata.get(kind, {}).get("alt", "Figure drawn by the code above"))
-    coded = base64.b64encode(value.encode(errors="replace")).decode() if kind == "image/svg+xml" else value
-    return f'<p><img src="data:{kind};base64,{_escape(coded)}" alt="{alt}"></p>'
+def _parts(cell) -> Iterator[str]:
+    outputs, tags = cell.get("outputs", []), cell.metadata.get("tags", [])
+    if "bootstrap" in tags and not any(output.output_type == "error" for output in outputs):
+        return
+    if cell.cell_type == "markdown":
+        yield markdown_html(cell.source)
+    elif cell.cell_type == "code" and cell.source.strip():
+        label = "Parameters of this run" if "injected-parameters" in tags else "Code"
+        yield f"<details><summary>{label}</summary><pre>{_coloured(cell.source)}</pre></details>"
+        yield from map(_output, outputs)
 
 
 _SHOWN = ("text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain")
 
 
-def _terminal(text: str) -> str:
+def _output(output) -> str:
+    """The best form of a cell's output as HTML; of a widget nothing: its text is only its constructor call."""
+    if output.output_type == "stream":
+        return _printed(output.name, output.text)
+    if output.output_type == "error":
+        return _printed("error", "\n".join(output.traceback) or output.evalue)
+    kind = next((kind for kind in _SHOWN if kind in output.data), "")
+    value = output.data.get(kind, "")
+    if kind == "text/html":
+        return value
+    if kind in ("text/markdown", "text/latex"):
+        return markdown_html(value)
+    if kind.startswith("image/"):
+        alt = escape(output.metadata.get(kind, {}).get("alt", "Figure drawn by the code above"))
+        coded = base64.b64encode(value.encode(errors="replace")).decode() if kind == "image/svg+xml" else value
+        return f'<p><img src="data:{kind};base64,{escape(coded)}" alt="{alt}"></p>'
+    return "" if any("widget" in other or "script" in other for other in output.data) else _printed("", value)
+
+
+def _printed(kind: str, text: str) -> str:
     """Printed text without colours, and of a progress bar only its last state."""
-    return _escape(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[^\n]*\r(?=[^\n])", "", text))
-
-
-# ---- Markdown
-
-# Spellings that latex2mathml draws wrongly or, for < and > inside \text, does not escape.
-_TEX = {
-    r"\operatorname*": r"\mathrm", r"\arg": r"\mathrm{arg}\,", "{aligned}": "{align*}", "{align}": "{align*}",
-    "<": r"\lt ", ">": r"\gt ",
-}  # fmt: skip
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[^\n]*\r(?=[^\n])", "", text)
+    return f'<pre class="{escape(kind)}">{escape(text)}</pre>' if text else ""
 
 
 def mathml(tex: str, display: bool = False) -> str:
     """TeX to MathML, which browsers draw offline; the escaped TeX in <code> where that cannot be done."""
-    plain = tex
-    for spelling, other in _TEX.items():
-        plain = plain.replace(spelling, other)
+    tex = tex.strip()
+    known = re.sub(r"{align(ed)?}", "{align*}", tex).replace(r"\arg", r"\mathrm{arg}\,")
+    known = known.replace(r"\operatorname*", r"\mathrm")  # older versions draw its star
     try:
-        done = convert(plain.strip(), display="block" if display else "inline")
+        done = convert(known, display="block" if display else "inline")
+        ElementTree.fromstring(done)  # stray & and < come out as they are,
     except Exception:  # its parser raises IndexError, KeyError and others besides its own errors
         done = "\\"
-    # It passes unknown commands and stray & through as text instead of raising.
-    return f"<code>{_escape(tex.strip())}</code>" if re.search(r"\\|&(?!#)", done) else done
+    return f"<code>{escape(tex)}</code>" if "\\" in done else done  # and so do unknown commands
+
+
+# A formula holds no code and ends before no digit: neither "$5 or `x$y`" nor "$5 or $10" is one.
+_FORMULA = re.compile(r"\$\$?(\\.|[^\\$`])+\$\$?(?![\d$])", re.DOTALL)
 
 
 def markdown_html(source: str) -> str:
@@ -198,11 +173,7 @@ def markdown_html(source: str) -> str:
     rule = math_inline_dollar(allow_space=False, allow_double=True)
 
     def formula(state, silent: bool) -> bool:
-        start = state.pos
-        found = rule(state, True)
-        tex, after, state.pos = state.src[start : state.pos], state.src[state.pos : state.pos + 1], start
-        # Neither "$5 or `x$y`" nor "$5 or $10" holds a formula.
-        return found and "`" not in tex and not after.isdigit() and rule(state, silent)
+        return bool(_FORMULA.match(state.src, state.pos)) and rule(state, silent)
 
     page = MarkdownIt("commonmark", {"highlight": _coloured}).enable(["table", "strikethrough"])
     page.use(dollarmath_plugin, renderer=lambda tex, how: mathml(tex, how["display_mode"]), double_inline=True)
@@ -213,10 +184,8 @@ def markdown_html(source: str) -> str:
 
 def _coloured(code: str, language: str = "python", _: str = "") -> str:
     """Python as <span>s of pygments' classes; other languages plain."""
-    return highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)) if language == "python" else _escape(code)
+    return highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)) if language == "python" else escape(code)
 
-
-# ---- what may enter the page
 
 _MATH = {
     "math", "menclose", "mfrac", "mi", "mn", "mo", "mover", "mpadded", "mphantom", "mroot", "mrow", "mspace", "msqrt",
@@ -228,81 +197,71 @@ _MATH_LOOK = {
     "notation", "rowlines", "rowspacing", "rspace", "scriptlevel", "separator", "stretchy", "voffset", "width",
 }  # fmt: skip
 _ATTRIBUTES = {
-    "a": {"href"},
-    "img": {"src", "alt"},
-    **dict.fromkeys(("td", "th"), {"style", "colspan", "rowspan"}),
-    **dict.fromkeys(("span", "pre"), {"class"}),
-    **dict.fromkeys(_MATH, _MATH_LOOK),
-}
+    "a": {"href"}, "img": {"src", "alt"}, "span": {"class"}, "pre": {"class"},
+    **dict.fromkeys(("td", "th"), {"style", "colspan", "rowspan"}), **dict.fromkeys(_MATH, _MATH_LOOK),
+}  # fmt: skip
 
 
 def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
     """Foreign HTML made harmless: nothing runs and nothing loads, images of `folder` and `attachments` are put in.
 
-    Other pictures become their description. Links are looked after by `_anchored`.
+    Other pictures become their description. Links are looked after by `_linked`.
     """
+
+    def look(_: str, name: str, value: str) -> str | None:
+        if name != "src":
+            return value
+        for kind, data in (attachments or {}).get(unquote(value.removeprefix("attachment:")), {}).items():
+            value = f"data:{kind};base64,{data}"
+        with suppress(OSError, ValueError):  # a name too long, or with a null character
+            path = (folder / unquote(value, errors="surrogateescape")).resolve()
+            if path.is_relative_to(folder.resolve()) and path.is_file():
+                data = base64.b64encode(path.read_bytes()).decode()
+                value = f"data:{mimetypes.guess_type(path.name)[0]};base64,{data}"
+        return value if re.match(r"data:image/(png|jpeg|gif|webp|svg\+xml)[;,]", value) else None
+
     clean = nh3.clean(
         page.encode("utf-8", "replace").decode(),
         tags=nh3.ALLOWED_TAGS | _MATH,
         clean_content_tags={"script", "style", "title", "iframe", "object"},
         attributes=_ATTRIBUTES,
-        attribute_filter=lambda _, name, value: _image(value, folder, attachments or {}) if name == "src" else value,
+        attribute_filter=look,
         filter_style_properties={"text-align", "font-weight"},
         url_schemes={"http", "https", "data", "attachment"},
         link_rel=None,
     )
-    return re.sub(r'<img(?: alt="([^"]*)")?>', lambda found: _escape(html.unescape(found[1] or "")), clean)
+    return re.sub(r'<img(?: alt="([^"]*)")?>', lambda found: escape(unescape(found[1] or "")), clean)
 
 
-def _image(source: str, folder: Path, attachments: dict[str, Any]) -> str | None:
-    """An image's address as data: of a file below `folder`, an attachment, or data already; None for any other."""
-    scheme, _, name = source.partition(":")
-    if scheme == "attachment":
-        kind, data = next(iter(dict(attachments.get(unquote(name), {})).items()), ("", ""))
-        source = f"data:{kind};base64,{data}"
-    elif scheme != "data":
-        try:
-            path = (folder / unquote(source, errors="surrogateescape")).resolve()
-            if path.is_relative_to(folder.resolve()) and path.is_file():
-                data = base64.b64encode(path.read_bytes()).decode()
-                source = f"data:{mimetypes.guess_type(path.name)[0]};base64,{data}"
-        except (OSError, ValueError):  # a name too long, or with a null character
-            return None
-    return source if re.match(r"data:image/(png|jpeg|gif|webp|svg\+xml)[;,]", source) else None
-
-
-def _anchored(clean: str, prefix: str, sections: dict[str, str]) -> str:
+def _linked(clean: str, prefix: str, ids: dict[str, str]) -> str:
     """Clean HTML whose headings have ids that start with `prefix`, and whose links lead to places in this page.
 
-    Those are headings and the notebooks in `sections` (file name to id); a web address is spelled out.
+    Those are its headings and the notebooks in `ids` (file name to id); a web address is spelled out.
     """
-    used: list[str] = []
+    places = dict(ids)
 
     def heading(found: re.Match) -> str:
-        slug = f"{prefix}-{_slug(_text(found[2]))}"
-        used.append(next(name for n in range(len(used) + 1) if (name := f"{slug}-{n}" if n else slug) not in used))
-        level = min(6, int(found[1]) + 1)  # the report's own title is the only h1
-        return f'<h{level} id="{used[-1]}">{found[2]}</h{level}>'
+        name, level = _slug(_text(found[2])), min(6, int(found[1]) + 1)  # the report's own title is the only h1
+        if name in places:  # a link leads to the first heading of this name
+            return f"<h{level}>{found[2]}</h{level}>"
+        places[name] = f"{prefix}-{name[1:]}"
+        return f'<h{level} id="{places[name]}">{found[2]}</h{level}>'
 
     def link(found: re.Match) -> str:
-        target, shown = unquote(html.unescape(found[1])), found[2]
+        target, shown = unquote(unescape(found[1])), found[2]
         if target.startswith(("http:", "https:")):
-            return shown if _text(shown) == target else f"{shown} ({_escape(target)})"
+            return shown if _text(shown) == target else f"{shown} ({escape(target)})"
         file, _, place = target.partition("#")
-        anchor = sections.get(file.partition("?")[0].rpartition("/")[2]) if file else f"{prefix}-{_slug(place)}"
-        return f'<a href="#{anchor}">{shown}</a>' if anchor in (*used, *sections.values()) else shown
+        anchor = places.get(PurePosixPath(file).name or _slug(place))
+        return f'<a href="#{anchor}">{shown}</a>' if anchor else shown
 
     page = re.sub(r"<h([1-6])>(.*?)</h\1>", heading, clean, flags=re.DOTALL)
     return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL)
 
 
 def _slug(text: str) -> str:
-    return re.sub(r"[^\w]+", "-", text.lower()).strip("-") or "section"
+    return "#" + re.sub(r"[^\w]+", "-", text.lower()).strip("-")
 
 
 def _text(page: str) -> str:
-    return html.unescape(re.sub(r"<[^>]*>", "", page))
-
-
-def _escape(text: object) -> str:
-    return html.escape(str(text).encode("utf-8", "replace").decode())
+    return unescape(re.sub(r"<[^>]*>", "", page))

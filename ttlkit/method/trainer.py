@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import io
 import json
 import math
@@ -172,7 +171,7 @@ class Trainer:
             buffer = io.BytesIO()
             torch.save(state, buffer)
             with files.whole(self.checkpoint) as partial, open(partial, "wb") as file:
-                file.write(hashlib.sha256(buffer.getbuffer()).digest())
+                file.write(files.digest(buffer.getbuffer()).encode())
                 file.write(buffer.getbuffer())
         except OSError as error:
             raise TrainingError(
@@ -214,6 +213,6 @@ class Trainer:
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `Trainer.save_checkpoint` wrote, on the CPU; TrainingError where a bit of it has changed."""
     content = path.read_bytes()
-    if hashlib.sha256(content[32:]).digest() != content[:32]:
+    if files.digest(content[64:]).encode() != content[:64]:
         raise TrainingError("damaged (its checksum is wrong)")
-    return torch.load(io.BytesIO(content[32:]), map_location="cpu", weights_only=True)
+    return torch.load(io.BytesIO(content[64:]), map_location="cpu", weights_only=True)

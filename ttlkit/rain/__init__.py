@@ -1,9 +1,10 @@
 """Rain rendered into photographs: (clean, seed) -> rainy; everything follows from the seed.
 
-To be read in this order: `knobs` (what can be turned), `drawn` (Photoshop's recipe), `simulated` (a photograph taken
-in rain), `layers` (streaks and scattering for the tasks), `lines` (how streaks become pixels), `scenes` (pictures
-without a camera). The paper names scattering by rain and synthetic pairs; only its abstract is to be had, so how they
-are rendered is ours, from the sources that the functions name.
+To be read in this order: `knobs` (what can be turned), `layers` (how streaks become pixels; streaks and scattering
+for the tasks), `drawn` (Photoshop's recipe), `simulated` (a photograph taken in rain), `scenes` (pictures without a
+camera). The paper names scattering by rain and synthetic pairs; how they are rendered is ours, from the sources that
+the functions name. All raise ValueError for what is no image (H, W, 3), float in [0, 1]; a bad parameter is a
+SettingsError, which is one too.
 
 A float32 image gives float32 results. A float64 image is computed in float64 throughout, whose last bits (they differ
 between processors) vanish when the result is rounded to uint8: so the pocket collection is the same everywhere.

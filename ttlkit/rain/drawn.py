@@ -5,7 +5,7 @@ from scipy.ndimage import zoom
 
 from ttlkit.data.image_files import to_grey
 from ttlkit.rain.knobs import Knob, Rain, Seed, checked, draw_parameters
-from ttlkit.rain.lines import draw_lines
+from ttlkit.rain.layers import draw_lines
 
 PHOTOSHOP = {
     "angle_deg": Knob("direction of streaks, right on the way down above 0", "degrees", -35, 35, least=-90, most=90),
@@ -21,23 +21,21 @@ def photoshop(clean: np.ndarray, seed: Seed, **given: float) -> Rain:
 
     Noise, threshold, motion blur along one angle, contrast, then screen: rainy = 1 - (1 - clean)(1 - layer).
     Nothing else of the picture changes, which is the gap to real rain. `given` fixes parameters of the table
-    PHOTOSHOP; the others stay what they are for that seed. Raises ValueError on a bad image, SettingsError (a
-    ValueError) on a bad parameter.
+    PHOTOSHOP; the others stay what they are for that seed.
     """
     clean = checked(clean)
     p, rng = draw_parameters(PHOTOSHOP, seed, given)
-    size = 2 * int(p["length_px"] / 2) + 5
-    line = [size // 2, size // 2, p["length_px"], np.deg2rad(p["angle_deg"]), 1 / p["length_px"]]
-    kernel = draw_lines((size, size), np.array(line)[:, None], 0.25)
+    length = p["length_px"]
+    size = 2 * int(length / 2) + 5
+    streak = np.array([[size // 2], [size // 2], [length], [np.deg2rad(p["angle_deg"])], [1 / length]])
+    kernel = draw_lines((size, size), streak, 0.25).astype(clean.dtype)
     canvas = np.add(clean.shape[:2], size - 1)
     coarse = np.ceil(canvas / p["grain_px"]).astype(int)
     noise = zoom(rng.standard_normal(coarse, dtype=np.float32).astype(clean.dtype), canvas / coarse, order=1)
     dots = (noise > np.quantile(noise, 1 - p["density"])).astype(clean.dtype)
     from scipy.signal import fftconvolve  # here, since it takes a second to import and no training needs it
 
-    layer = fftconvolve(dots, kernel.astype(clean.dtype), mode="valid")
-    contrast = p["length_px"] / 3  # a single dot, smeared over the length, is lifted to a third of white
-    layer = np.clip(layer * contrast, 0, 1) * p["strength"]
-
+    contrast = length / 3  # a single dot, smeared over the length, is lifted to a third of white
+    layer = np.clip(fftconvolve(dots, kernel, mode="valid") * contrast, 0, 1) * p["strength"]
     rainy = 1 - (1 - clean) * (1 - layer[..., None])
     return Rain(np.clip(rainy, 0, 1), np.clip(to_grey(rainy - clean), 0, 1), p, clean.copy())

@@ -7,7 +7,7 @@ from numbers import Real
 
 import numpy as np
 
-from ttlkit.words import SettingsError, unknown
+from ttlkit.words import SettingsError, check_name
 
 Seed = int | Sequence[int]
 
@@ -29,7 +29,6 @@ class Knob:
     most: float = math.inf
 
     def draw(self, rng: np.random.Generator) -> float:
-        """One value from the range."""
         if self.scale == "log":
             return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
         if self.scale == "bell":
@@ -56,8 +55,7 @@ class Rain:
 def draw_parameters(table: Mapping[str, Knob], seed: Seed, given: Mapping[str, float]):
     """Parameters by name, and the generator for all else; what is given changes neither. Raises SettingsError."""
     for name, value in given.items():
-        if name not in table:
-            raise SettingsError(unknown(name, table, "parameter"))
+        check_name(name, table, "parameter")
         least, most = table[name].least, table[name].most
         if not (isinstance(value, Real) and least <= value <= most and math.isfinite(value)):
             raise SettingsError(f"{name} = {value!r}: must be a number from {least:g} to {most:g} {table[name].unit}")
@@ -71,8 +69,8 @@ def checked(image: np.ndarray) -> np.ndarray:
     shape = np.shape(image)
     if len(shape) != 3 or shape[2] != 3 or 0 in shape:
         raise ValueError(f"an image is an array (H, W, 3), got shape {shape}")
-    if not np.issubdtype(image.dtype, np.floating):
-        raise ValueError(f"an image is float in [0, 1], got {image.dtype}; use ttlkit.data.image_files.to_float")
-    if not (image.min() >= 0 and image.max() <= 1):  # written so that NaN fails too
-        raise ValueError(f"an image lies in [0, 1], got {image.min()} to {image.max()}")
+    least, most = image.min(), image.max()
+    if image.dtype.kind != "f" or not 0 <= least <= most <= 1:  # so written, NaN fails too
+        found = f"{image.dtype} from {least} to {most}"
+        raise ValueError(f"an image is float in [0, 1], got {found}; use ttlkit.data.image_files.to_float")
     return image if image.dtype == np.float64 else image.astype(np.float32, copy=False)

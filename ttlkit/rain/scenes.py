@@ -46,8 +46,8 @@ def dead_leaves(seed: int | Sequence[int], height: int, width: int) -> np.ndarra
     y, x = np.arange(rows)[:, None], np.arange(columns)
     level = slope[0][leaf] * (y - origin[0][leaf])
     level += slope[1][leaf] * (x - origin[1][leaf])
-    textures = _textures(rng, rows, columns)
-    level += amplitude[leaf] * np.where(first[leaf], *textures)
+    stretches = 1.0, rng.uniform(2, 6)  # the second texture has a grain
+    level += amplitude[leaf] * np.where(first[leaf], *[_texture(rng, rows, columns, s) for s in stretches])
     picture = colour[leaf] * (1 + level)[..., None]
     picture = picture.reshape(height, 2, width, 2, 3).mean((1, 3))
     picture = gaussian_filter(picture, (*(rng.uniform(0.2, 0.7),) * 2, 0), truncate=3)
@@ -72,16 +72,13 @@ def _draw_leaves(rng, rows: int, columns: int, radius: np.ndarray, centre: np.nd
     return np.asarray(canvas)
 
 
-def _textures(rng, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two fields (rows, columns) of unit spread, amplitude ~ 1 / f^a; the second one has a grain."""
+def _texture(rng, rows: int, columns: int, stretch: float) -> np.ndarray:
+    """Field (rows, columns) of unit spread, amplitude ~ 1 / f^a, `stretch` times longer than wide."""
+    turn, power = rng.uniform(0, np.pi), rng.uniform(0.8, 1.4)
     fy, fx = fft.fftfreq(rows)[:, None], fft.rfftfreq(columns)
-    fields = []
-    for stretch in (1.0, rng.uniform(2, 6)):
-        turn, power = rng.uniform(0, np.pi), rng.uniform(0.8, 1.4)
-        along, across = fx * np.cos(turn) + fy * np.sin(turn), fy * np.cos(turn) - fx * np.sin(turn)
-        f = np.hypot(along * stretch, across)
-        f[0, 0] = np.inf  # no constant part
-        noise = rng.standard_normal((2, *f.shape))
-        field = fft.irfft2((noise[0] + 1j * noise[1]) * f**-power, s=(rows, columns))
-        fields.append(field / max(float(field.std()), 1e-6))
-    return fields[0], fields[1]
+    along, across = fx * np.cos(turn) + fy * np.sin(turn), fy * np.cos(turn) - fx * np.sin(turn)
+    f = np.hypot(along * stretch, across)
+    f[0, 0] = np.inf  # no constant part
+    noise = rng.standard_normal((2, *f.shape))
+    field = fft.irfft2((noise[0] + 1j * noise[1]) * f**-power, s=(rows, columns))
+    return field / max(float(field.std()), 1e-6)

@@ -1,21 +1,21 @@
 """Simulated rain: a photograph taken in it, by the physics of falling drops; a stand-in, not real rain.
 
-First physics with known answers, then the photograph, then the drops before the camera. A drop shows the bright sky
-that it refracts, L = B + (sky - B) opacity before a background B. Far rain is a veil, B = J t + sky (1 - t) with
-t = exp(-beta z), and a blur. Garg & Nayar, Vision and Rain, IJCV 75, 2007, and Photorealistic rendering of rain
-streaks, SIGGRAPH 2006. Ours: the guess of the depth z, of the sky and of the camera; that a streak is a Gaussian
-across, where theirs is measured.
+A drop shows the bright sky that it refracts, L = B + (sky - B) opacity before a background B. Far rain is a veil,
+B = J t + sky (1 - t) with t = exp(-beta z), and a blur. Garg & Nayar, Vision and Rain, IJCV 75, 2007, and
+Photorealistic rendering of rain streaks, SIGGRAPH 2006. Ours: the guess of the depth z, of the sky and of the camera;
+that a streak is a Gaussian across, where theirs is measured.
 """
 
 import math
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, uniform_filter
 
 from ttlkit.data.image_files import recompress, to_grey
 from ttlkit.rain.knobs import Knob, Rain, Seed, checked, draw_parameters
-from ttlkit.rain.lines import draw_lines
+from ttlkit.rain.layers import draw_lines
 
 GAMMA = 2.2
 SURFACE_TENSION, WATER = 0.0728, 1000.0  # N/m and kg/m^3, of water at 20 degrees Celsius
@@ -46,28 +46,23 @@ PHYSICAL = {
 }
 
 
-def drops_per_m3(rate_mm_h: float, smallest_mm: float, largest_mm: float = math.inf) -> float:
-    """Drops of these diameters in a cubic metre: the integral of N(D) = 8000 exp(-4.1 R^-0.21 D) per m^3 and mm.
-
-    Marshall & Palmer, The distribution of raindrops with size, J. Meteor. 5, 1948.
-    """
-    slope = _slope(rate_mm_h)
-    return 8000 / slope * (math.exp(-slope * smallest_mm) - math.exp(-slope * largest_mm))
-
-
-def _slope(rate_mm_h: float) -> float:
+def size_slope(rate_mm_h: float) -> float:
+    """Slope [1/mm] of the sizes of drops, N(D) = 8000 exp(-slope D) per m^3 mm: Marshall & Palmer, J. Meteor. 1948."""
     return 4.1 * max(rate_mm_h, 1e-3) ** -0.21
 
 
-def fall_speed(diameter_mm: np.ndarray | float) -> np.ndarray | float:
-    """Terminal speed v = 9.65 - 10.3 exp(-0.6 D) in m/s, D in mm; 0 below 0.11 mm.
+def drops_per_m3(rate_mm_h: float, smallest_mm: float) -> float:
+    """Drops of at least this diameter in a cubic metre, the integral of N(D) (`size_slope`)."""
+    slope = size_slope(rate_mm_h)
+    return 8000 / slope * math.exp(-slope * smallest_mm)
 
-    Atlas, Srivastava & Sekhon, Doppler radar characteristics of precipitation, Rev. Geophys. 11, 1973.
-    """
+
+def fall_speed(diameter_mm):
+    """Terminal speed 9.65 - 10.3 exp(-0.6 D) in m/s, D in mm; 0 below 0.11 mm. Atlas et al., Rev. Geophys. 11, 1973."""
     return np.maximum(9.65 - 10.3 * np.exp(-0.6 * np.asarray(diameter_mm, np.float64)), 0.0)
 
 
-def oscillation_hz(diameter_mm: np.ndarray | float, mode: int) -> np.ndarray | float:
+def oscillation_hz(diameter_mm, mode: int):
     """Frequency sqrt(n (n - 1) (n + 2) sigma / (rho r^3)) / 2 pi in Hz at which a falling drop changes shape.
 
     Mode n = 2: long and flat in turns; 3: pear. Rayleigh 1879; as used for streaks by Garg & Nayar, SIGGRAPH 2006.
@@ -97,14 +92,15 @@ def physical(clean: np.ndarray, seed: Seed, **given: float) -> Rain:
     In light: the scene loses colour for want of sun, is blurred and veiled by far rain, then covered by the streaks
     of near drops. Then the camera takes back some of the veil, and gamma, noise and JPEG follow. `given` fixes
     parameters of the table PHYSICAL; the others, and the places of the drops, stay what they are for that seed.
-    Raises ValueError on a bad image, SettingsError (a ValueError) on a bad parameter.
     """
     clean = checked(clean)
     p, rng = draw_parameters(PHYSICAL, seed, given)
     scene = np.ascontiguousarray(clean.transpose(2, 0, 1)) ** GAMMA  # channels first: several times faster below
     depth = _depth(clean)
-    scene = _mix(scene, _luma(scene), np.minimum(p["overcast"] * (0.6 + depth), 1))  # the sky loses its colour first
-    sky = _sky(scene) * np.array([1 + p["tint"], 1, 1 - p["tint"]], clean.dtype)[:, None, None]
+    every = max(1, int((depth.size / 10_000) ** 0.5))  # about 10,000 pixels are enough for a quantile
+    grey = to_grey(scene.transpose(1, 2, 0))
+    scene = _mix(scene, grey, np.minimum(p["overcast"] * (0.6 + depth), 1))  # the sky loses its colour first
+    sky = _sky(scene[:, ::every, ::every]) * np.array([1 + p["tint"], 1, 1 - p["tint"]], clean.dtype)[:, None, None]
 
     through = np.exp(-extinction_per_m(p["rate_mm_h"]) * p["horizon_m"] * depth)
     blur = p["blur"] * max(depth.shape) / 1000
@@ -113,12 +109,13 @@ def physical(clean: np.ndarray, seed: Seed, **given: float) -> Rain:
     lit = _mix(misty, sky * p["sky"], np.clip(cover_by_drops(rng, depth.shape, p, clean.dtype), 0, 1))
 
     veil = float(sky.mean()) * (1 - float(through.mean()))  # flat dark things are left alone: only the veil comes off
-    black = p["contrast"] * min(float(np.quantile(_few(misty)[1], 0.01)), veil, 0.9)
-    rainy, background = _develop(lit, black), _develop(misty, black)
-    streaks = np.clip(_luma(rainy) - _luma(background), 0, 1)
-    rainy = (rainy + p["noise"] * rng.standard_normal(rainy.shape, np.float32)).clip(0, 1).transpose(1, 2, 0)
-    rainy = recompress(rainy, round(p["jpeg"])).astype(clean.dtype, copy=False)
-    return Rain(rainy, streaks, p, np.ascontiguousarray(background.transpose(1, 2, 0)))
+    black = p["contrast"] * min(float(np.quantile(misty[1, ::every, ::every], 0.01)), veil, 0.9)
+    developed = [((light - black) / (1 - black)).clip(0, 1) ** (1 / GAMMA) for light in (lit, misty)]
+    developed.append((developed[0] + p["noise"] * rng.standard_normal(scene.shape, np.float32)).clip(0, 1))
+    exact, background, noisy = (planes.transpose(1, 2, 0) for planes in developed)
+    rainy = recompress(noisy, round(p["jpeg"])).astype(clean.dtype, copy=False)
+    streaks = np.clip(to_grey(exact) - to_grey(background), 0, 1)
+    return Rain(rainy, streaks, p, np.ascontiguousarray(background))
 
 
 def cover_by_drops(rng: np.random.Generator, shape: tuple[int, int], p: Mapping[str, float], dtype) -> np.ndarray:
@@ -126,21 +123,21 @@ def cover_by_drops(rng: np.random.Generator, shape: tuple[int, int], p: Mapping[
     height, width = shape
     focal = max(shape) * p["focal"]
     shells = [drops(r, shape, focal, p["near_m"] * 2**i, p["rate_mm_h"]) for i, r in enumerate(rng.spawn(5))]
-    y, x, depth, diameter, gust, *waves = np.concatenate(shells, axis=1)
+    y, x, depth, diameter, gust, *phases = np.concatenate(shells, axis=1)
     length, thick, opacity = streak_shape(diameter, depth, p["exposure_s"], focal)
     shown = np.clip(length, 1, 1.5 * height + 1)
     tilt = np.deg2rad(p["angle_deg"] + p["fan_deg"] * (x / width - 0.5) + p["jitter_deg"] * gust)
     turns = [p["exposure_s"] * oscillation_hz(diameter, mode) * np.minimum(shown / length, 1) for mode in (2, 3)]
+    weight = opacity * thick * np.minimum(length, 1)  # a pixel is the least to draw
+    lines = np.array([y, x, shown, tilt, weight, np.full(len(y), p["wobble"]), *turns, *phases])
 
     confusion = focal * p["aperture_mm"] / 1000 * np.abs(1 / depth - 1 / p["focus_m"])
     sigma = np.sqrt(SHARPEST**2 + (thick / 3) ** 2 + (confusion / 2) ** 2)  # lens, drop and defocus, as Gaussians
     sharpness = (np.log(sigma / SHARPEST) / np.log(1.6)).astype(int)
-    lines = np.array([y, x, shown, tilt, opacity * thick * np.minimum(length, 1)])  # a pixel is the least to draw
-    ripple = np.array([np.full(len(y), p["wobble"]), *turns, *waves])
     cover = np.zeros(shape, dtype)
     for level in np.unique(sharpness):  # one blur for all drops that are about as unsharp
         like = sharpness == level
-        grid = draw_lines(shape, lines[:, like], 1.0, ripple[:, like]).astype(dtype)
+        grid = draw_lines(shape, lines[:, like], 1.0).astype(dtype)
         cover += gaussian_filter(grid, sigma[like].mean(), truncate=3)
     return cover
 
@@ -153,21 +150,20 @@ def drops(rng: np.random.Generator, shape: tuple[int, int], focal: float, near: 
     height, width = shape
     volume = 1.8 * height * width / focal**2 * 7 / 3 * near**3  # with the rim that streaks enter from
     most = max(1.0, 2500 * height * width / (320 * 480))  # of very many drops only the biggest are drawn
-    slope = _slope(rate)
+    slope = size_slope(rate)
     smallest = max(0.8, np.log(8000 * volume / (slope * most)) / slope)
     count = rng.poisson(volume * drops_per_m3(rate, smallest)) if rate else 0
     places, gusts = rng.spawn(2)
-    random = places.random((count, 6)).T
-    diameter = (smallest - np.log1p(-random[3]) / slope).clip(max=LARGEST)
-    depth = near * np.cbrt(1 + 7 * random[2])
-    y, x = (1.5 * random[0] - 0.25) * height, (1.2 * random[1] - 0.1) * width
-    return np.stack([y, x, depth, diameter, gusts.standard_normal(count), *(2 * np.pi * random[4:])])
+    down, across, far, size, *phases = places.random((count, 6)).T
+    y, x, depth = (1.5 * down - 0.25) * height, (1.2 * across - 0.1) * width, near * np.cbrt(1 + 7 * far)
+    diameter = (smallest - np.log1p(-size) / slope).clip(max=LARGEST)
+    return np.stack([y, x, depth, diameter, gusts.standard_normal(count), *(2 * np.pi * np.array(phases))])
 
 
 def _depth(clean: np.ndarray) -> np.ndarray:
     """Guess of relative depth (H, W) in [0, 1]: higher up and brighter in all channels is farther away."""
     up = np.linspace(1, 0, len(clean), dtype=clean.dtype)[:, None]
-    darkest = np.minimum(np.minimum(clean[..., 0], clean[..., 1]), clean[..., 2])
+    darkest = reduce(np.minimum, np.moveaxis(clean, 2, 0))  # ten times faster than clean.min(axis=2)
     size = max(3, round(max(clean.shape) / 24))
     hazy = uniform_filter(uniform_filter(darkest, size), size)
     return np.clip(0.15 + 0.55 * up + 0.5 * hazy, 0, 1)
@@ -175,26 +171,10 @@ def _depth(clean: np.ndarray) -> np.ndarray:
 
 def _sky(scene: np.ndarray) -> np.ndarray:
     """Light of the sky (3, 1, 1) of linear light (3, H, W): its brightest tenth, most of the colour removed."""
-    few = _few(scene).reshape(3, -1)
-    total = few[0] + few[1] + few[2]
-    bright = few[:, total >= np.quantile(total, 0.9)].mean(1)
+    total = scene.sum(axis=0)
+    bright = scene[:, total >= np.quantile(total, 0.9)].mean(1)
     return (0.25 * bright + 0.75 * bright.mean()).clip(0.15, 0.8)[:, None, None]
-
-
-def _few(planes: np.ndarray) -> np.ndarray:
-    """About 10,000 evenly spread pixels of (3, H, W), enough for a quantile."""
-    stride = max(1, int((planes[0].size / 10_000) ** 0.5))
-    return planes[:, ::stride, ::stride]
-
-
-def _luma(planes: np.ndarray) -> np.ndarray:
-    return to_grey(planes.transpose(1, 2, 0))
 
 
 def _mix(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
     return a + (b - a) * share
-
-
-def _develop(light: np.ndarray, black: float) -> np.ndarray:
-    """Light to picture: black level, white at 1, gamma."""
-    return ((light - black) / (1 - black)).clip(0, 1) ** (1 / GAMMA)

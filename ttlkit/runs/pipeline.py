@@ -19,8 +19,8 @@ from ttlkit.method.starts import STARTS
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASKS
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
-from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, assigned_names, read_done
-from ttlkit.words import SettingsError, check_name, split_names
+from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, read_done
+from ttlkit.words import check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
 
@@ -106,12 +106,12 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
     values = {f.name: getattr(stage.settings, f.name) for f in fields(stage.settings)}
     if values["collection"] != "pocket":
         values["collection"] = str(stage.collection)  # the kernel works in another folder
-    _check_parameters(source, values)
     stage.folder.mkdir(parents=True, exist_ok=True)
     stage.clear()
     output = stage.folder / "notebook.ipynb"
     began = time.time()
-    with _progress(stage, f"{title}: ", why), _kernel_of(stage), warnings.catch_warnings():
+    print(f"{title}: {why}", flush=True)
+    with _progress(stage, title), _kernel_of(stage), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
@@ -155,43 +155,28 @@ def _join_in_time(channel: threading.Thread, timeout: float | None = None) -> No
     threading.Thread.join(channel, PATIENCE if timeout is None else timeout)
 
 
-def _check_parameters(notebook: Path, values: dict[str, Any]) -> None:
-    """Every value must be one of the notebook's parameters, and the other way round."""
-    cells = json.loads(notebook.read_text())["cells"]
-    tagged = [c for c in cells if "parameters" in c["metadata"].get("tags", [])]
-    if len(tagged) != 1:
-        raise SettingsError(f"{notebook}: {len(tagged)} cells are tagged 'parameters', there must be one")
-    known = assigned_names("".join(tagged[0]["source"]))
-    for name in values:
-        check_name(name, known, f"parameter of {notebook.name}")
-
-
-class _progress:
+@contextmanager
+def _progress(stage: StageRun, title: str) -> Iterator[None]:
     """While a stage runs, show the last row of its metrics.jsonl: step, loss, time left."""
+    live, stop, began = sys.stdout.isatty(), threading.Event(), time.time()
 
-    def __init__(self, stage: StageRun, title: str, why: str):
-        self.path, self.title, self.why, self.stop = stage.folder / "metrics.jsonl", title, why, threading.Event()
-        self.began, self.live = time.time(), sys.stdout.isatty()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> None:
-        print(f"{self.title}{self.why}", flush=True)
-        self.thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _watch(self) -> None:
+    def watch() -> None:
         shown = ""
-        while not self.stop.wait(1 if self.live else 15):
-            text = _describe(self.path, self.began)
+        while not stop.wait(1 if live else 15):
+            text = _describe(stage.folder / "metrics.jsonl", began)
             if text and text != shown:
                 shown = text
-                line = f"{self.title}{text}"
-                print(f"\r\033[K{line}" if self.live else line, end="" if self.live else "\n", flush=True)
-        if self.live and shown:
+                print(f"\r\033[K{title}: {text}" if live else f"{title}: {text}", end="" if live else "\n", flush=True)
+        if live and shown:
             print("\r\033[K", end="", flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _describe(path: Path, since: float) -> str:
@@ -199,7 +184,7 @@ def _describe(path: Path, since: float) -> str:
     try:
         if path.stat().st_mtime < since:
             return ""
-        row = json.loads(_last_line(path))
+        row = json.loads(path.read_text(errors="replace").strip().splitlines()[-1])
     except (OSError, ValueError, IndexError):  # not there yet, or a row half written
         return ""
     text = f"{row.get('what', 'step')} {row['step']}/{row['steps']}"
@@ -208,12 +193,6 @@ def _describe(path: Path, since: float) -> str:
     if "seconds_left" in row:
         text += f", {int(row['seconds_left']) // 60}:{int(row['seconds_left']) % 60:02d} left"
     return text
-
-
-def _last_line(path: Path) -> str:
-    with open(path, "rb") as file:
-        file.seek(max(0, os.path.getsize(path) - 2000))
-        return file.read().decode(errors="replace").strip().splitlines()[-1]
 
 
 def sections(run_folder: Path) -> list[Path]:

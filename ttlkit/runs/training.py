@@ -20,7 +20,6 @@ from ttlkit.words import check_name, split_names
 
 def teacher_pretraining(stage: StageRun, collection: Collection) -> Recipe:
     """The recipe of a teacher."""
-    check_name(stage.settings.task, TASKS, "task")
     return recipes.teacher_pretraining(TASKS[stage.settings.task], collection, width=stage.settings.width, **_of(stage))
 
 
@@ -33,7 +32,6 @@ def distillation(stage: StageRun, collection: Collection) -> Recipe:
 def fine_tuning(stage: StageRun, collection: Collection) -> Recipe:
     """The recipe of a restorer, from what `init` says: teachers, the distilled student, or nothing."""
     settings = stage.settings
-    check_name(settings.init, [*STARTS, *TASKS], "init")
     guides = [settings.guide] if settings.guided else []
     teachers = load_teachers(stage, [*settings.teachers, *guides])
     start = start_of(settings.init)
@@ -42,6 +40,13 @@ def fine_tuning(stage: StageRun, collection: Collection) -> Recipe:
     options = {name: getattr(settings, name) for name in ("n_pairs", "guidance", "rendered")}
     guide = teachers[settings.guide] if guides else None
     return recipes.fine_tuning(restorer, guide, collection, **options, **_of(stage))
+
+
+def check_names(settings: Any) -> None:
+    """Refuse a task or a start that there is not, before anything is made: SettingsError."""
+    for name, known in (("task", TASKS), ("init", [*STARTS, *TASKS])):
+        if hasattr(settings, name):
+            check_name(getattr(settings, name), known, name)
 
 
 RECIPES: dict[str, Callable[[StageRun, Collection], Recipe]] = {

@@ -13,8 +13,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields
+from datetime import timedelta
 
 from filelock import FileLock
 
@@ -24,6 +26,7 @@ from ttlkit.method.trainer import StepSampler, TrainingError
 from ttlkit.runs import training
 from ttlkit.runs.settings import HELP, STAGES, resolve
 from ttlkit.runs.stages import StageRun, alone
+from ttlkit.words import as_command
 
 EVERY = 15  # seconds between two lines
 
@@ -31,20 +34,12 @@ EVERY = 15  # seconds between two lines
 def main(arguments: list[str] | None = None) -> int:
     """Train a stage; what the user can put right ends as one line and exit code 1."""
     rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    try:
+
+    def call() -> int:
         train(_stage(arguments), rank, processes)
-    except KeyboardInterrupt:
-        if rank == 0:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (ValueError, RuntimeError, OSError) as error:
-        if not type(error).__module__.startswith("ttlkit") and not isinstance(error, OSError):
-            raise
-        if rank:  # the first process meets it too and says so; torchrun then ends this one
-            time.sleep(30)
-        print(f"ttlkit: {error}", file=sys.stderr, flush=True)
-        return 1
-    return 0
+        return 0
+
+    return as_command(call, leads=rank == 0)
 
 
 def _stage(arguments: list[str] | None) -> StageRun:
@@ -58,7 +53,9 @@ def _stage(arguments: list[str] | None) -> StageRun:
         names = ["--run", "--run-name"] if name == "run" else [f"--{name.replace('_', '-')}"]
         parser.add_argument(*names, dest=name, help=HELP[name])
     given = {name: value for name, value in vars(parser.parse_args(arguments)).items() if value is not None}
-    return StageRun(resolve(STAGES[given.pop("stage")], given))
+    settings = resolve(STAGES[given.pop("stage")], given)
+    training.check_names(settings)
+    return StageRun(settings)
 
 
 def train(stage: StageRun, rank: int = 0, processes: int = 1) -> None:
@@ -83,25 +80,24 @@ def train(stage: StageRun, rank: int = 0, processes: int = 1) -> None:
         fit = training.trainer_for(stage, recipe)
         if fit.accelerator.num_processes != processes:
             raise TrainingError(f"{processes} processes were started, but {fit.accelerator.num_processes} train")
-        fit.fit(_Lines())
+        fit.fit(_lines())
         if rank == 0:
             print(f"trained: {fit.checkpoint}\nnow run notebooks/{settings.stage}.ipynb with the same parameters")
         fit.accelerator.end_training()
 
 
-class _Lines:
+def _lines() -> Callable[[dict[str, float]], None]:
     """Prints a log row every 15 seconds, and the last."""
+    due = 0.0
 
-    def __init__(self) -> None:
-        self.due = 0.0
+    def on_log(row: dict[str, float]) -> None:
+        nonlocal due
+        if time.monotonic() >= due or row["step"] == row["steps"]:
+            due = time.monotonic() + EVERY
+            left = timedelta(seconds=round(row["seconds_left"]))
+            print(f"step {row['step']}/{row['steps']}, loss {row['loss']:.4f}, {left} left", flush=True)
 
-    def __call__(self, row: dict[str, float]) -> None:
-        if time.monotonic() >= self.due or row["step"] == row["steps"]:
-            self.due = time.monotonic() + EVERY
-            minutes, seconds = divmod(int(row["seconds_left"]), 60)
-            print(
-                f"step {row['step']}/{row['steps']}, loss {row['loss']:.4f}, {minutes}:{seconds:02d} left", flush=True
-            )
+    return on_log
 
 
 if __name__ == "__main__":

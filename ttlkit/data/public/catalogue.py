@@ -7,7 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import quote
 
 from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError, model_validator
@@ -54,21 +54,17 @@ class Rule:
     to: Annotated[tuple[Template, ...], BeforeValidator(lambda to: [to] if isinstance(to, str) else to)]
     split: Annotated[tuple[str, ...], Field(min_length=2)] = ()
 
-    def targets(self, groups: Mapping[str, str]) -> list[tuple[str, int]]:
-        """(path in the collection, side from the left) for the named groups of a match."""
+    def targets(self, groups: Mapping[str, str] | None = None) -> list[tuple[str, int]]:
+        """(path in the collection, side from the left) for the named groups of a match; by default each is an x."""
+        groups = dict.fromkeys(re.compile(self.match).groupindex, "x") if groups is None else groups
         sides = enumerate(self.split or ("",))
         return [(template.format(**{"side": side, **groups}), i) for i, side in sides for template in self.to]
-
-    @property
-    def examples(self) -> list[str]:
-        """What it may give: every named group is an x."""
-        groups = dict.fromkeys(re.compile(self.match).groupindex, "x")
-        return [to.replace("*", "x") for to, _ in self.targets(groups)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         try:
-            if not 0 < len(self.examples) == len(set(self.examples)):
+            examples = self.targets()
+            if not 0 < len(examples) == len(dict(examples)):
                 raise ValueError("to: no place, or one for two files; a split picture needs {side}")
         except (re.error, OverflowError, RecursionError) as error:
             raise ValueError(f"match: not a regular expression ({error})") from None
@@ -105,10 +101,11 @@ class Mirror:
     @property
     def downloads(self) -> dict[str, str]:
         """Path below the mirror's own folder -> URL."""
-        if self.drive or self.drive_folder:
-            return {"archive": DRIVE_FILE + self.drive} if self.drive else {"folder": DRIVE_FOLDER + self.drive_folder}
-        if self.github and not self.files:
-            return {"archive.zip": GITHUB_ARCHIVE.format(self.github, self.commit)}
+        if self.drive_folder:
+            return {"folder": DRIVE_FOLDER + self.drive_folder}
+        if not self.files and not self.urls:
+            url = DRIVE_FILE + self.drive if self.drive else GITHUB_ARCHIVE.format(self.github, self.commit)
+            return {"archive.zip": url}
         raw = {path: GITHUB_RAW.format(self.github, self.commit, quote(path)) for path in self.files}
         return raw or {PurePosixPath(url.split("?")[0]).name: url for url in self.urls}
 
@@ -145,8 +142,8 @@ class DataSet:
     def _check(self) -> Self:
         if (self.verify == "exact" or self.only_known) and not self.known:
             raise ValueError(f"verify = 'exact' and only_known need hashes/{self.name}.sha256")
-        for place in [*self.known, *(place for rule in self.rules for place in rule.examples)]:
-            if not is_target(place, self.kind):
+        for place in [*self.known, *(place for rule in self.rules for place, _ in rule.targets())]:
+            if not is_target(place.replace("*", "x"), self.kind):
                 raise ValueError(f"'{place}' is not a place for kind '{self.kind}' in a collection")
         return self
 
@@ -156,26 +153,26 @@ class DataSet:
         `side` counts from the left in a picture of `sides` side by side. What lies as in a collection already,
         `.../rainy/001.png`, is taken as it is where `known` has it.
         """
-        as_known = self._known_ends.get("/".join(PurePosixPath(path).parts[-2:]))
+        ends, stems = self._known
+        as_known = ends.get("/".join(path.split("/")[-2:]))
         if as_known:
             return [(as_known, 0, 1)]
         for rule in self.rules:
             found = re.fullmatch(rf"(?:.*/)?(?:{rule.match})", path, re.IGNORECASE)
             if found:
-                places = rule.targets(found.groupdict(""))
-                return [(to, side, len(rule.split) or 1) for to, side in places if self._wanted(PurePosixPath(to))]
+                return [
+                    (to, side, len(rule.split) or 1)
+                    for to, side in rule.targets(found.groupdict(""))
+                    if PurePosixPath(to).stem not in self.exclude
+                    and (not self.only_known or to.rpartition(".")[0] in stems)
+                ]
         return []
 
     @cached_property
-    def _known_ends(self) -> dict[str, str]:
-        return {"/".join(path.split("/")[-2:]): path for path in self.known}
-
-    @cached_property
-    def _known_stems(self) -> set[PurePosixPath]:
-        return {PurePosixPath(path).with_suffix("") for path in self.known}
-
-    def _wanted(self, place: PurePosixPath) -> bool:
-        return place.stem not in self.exclude and (not self.only_known or place.with_suffix("") in self._known_stems)
+    def _known(self) -> tuple[dict[str, str], set[str]]:
+        """The known paths by folder and name, and without suffix."""
+        ends = {"/".join(path.split("/")[-2:]): path for path in self.known}
+        return ends, {path.rpartition(".")[0] for path in self.known}
 
     @property
     def notice(self) -> str:
@@ -203,22 +200,18 @@ def load_catalogue(path: Path | None = None) -> dict[str, DataSet]:
     path = path or catalogue_path()
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: _entry(path, name, table) for name, table in tables.items()}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
-        raise CatalogueError(f"{path}: cannot be read ({error})") from None
-
-
-def _entry(path: Path, name: str, table: Any) -> DataSet:
-    if not isinstance(table, dict) or {"name", "known"} & table.keys():
-        raise CatalogueError(f"{path}: [{name}] must be a table of keys, without 'name' and 'known'")
-    known = load_hashes(path.parent / "hashes" / f"{name}.sha256")
-    try:
-        return TypeAdapter(DataSet).validate_python({**table, "name": name, "known": known})
+        for name, table in tables.items():
+            if not isinstance(table, dict) or {"name", "known"} & table.keys():
+                raise CatalogueError(f"{path}: [{name}] must be a table of keys, without 'name' and 'known'")
+            table |= {"name": name, "known": load_hashes(path.parent / "hashes" / f"{name}.sha256")}
+        return TypeAdapter(dict[str, DataSet]).validate_python(tables)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "whole"
-        words = f"{path}: [{name}] {where}: {first['msg'].removeprefix('Value error, ')}"
+        name, *keys = map(str, first["loc"])
+        words = f"{path}: [{name}] {'.'.join(keys) or 'whole'}: {first['msg'].removeprefix('Value error, ')}"
         raise CatalogueError(" ".join(words.split())) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise CatalogueError(f"{path}: cannot be read ({error})") from None
 
 
 def load_hashes(path: Path) -> dict[str, str]:

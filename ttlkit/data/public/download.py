@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from pathlib import Path
+
+import requests
+from urllib3.exceptions import HTTPError
 
 from ttlkit import files
 from ttlkit.data.public.catalogue import DRIVE_FILE, DRIVE_FOLDER
 
+TRIES, MOST_TRIES = 4, 40  # in a row that bring not one byte; in all
+WAIT = 1.0  # seconds before the second try; doubles
+TIMEOUT = (15.0, 60.0)  # seconds to connect, and without a byte
+WINDOW, SLOWEST = 30.0, 4096.0  # seconds, and the bytes a second that must come on average
+MOST_BYTES = 256 << 30  # a stream that says no length does not fill the disk
+BUSY = (404, 408, 425, 429)  # another try may do, as for 500 and above; 404: load balancers get confused for a moment
 # gdown runs as a process of its own: gdown 5 has no time limit, and a process can be watched and ended.
 GDOWN = """
 import sys, gdown
@@ -28,168 +34,126 @@ except Exception as error:
     sys.exit(str(error) or repr(error))
 sys.exit(None if found else "nothing came")
 """
-PAGE = re.compile(rb"(\xef\xbb\xbf)?\s*<(!doctype )?html", re.IGNORECASE)
-A_PAGE = "sent a web page instead of the file (a quota or sign-in page)"
-BUSY = (404, 408, 425, 429)  # another try may do, as for 500 and above; 404: load balancers get confused for a moment
 
 Progress = Callable[[int, int | None], None]
+Steps = Generator[
+    tuple[int, int | None], None, None
+]  # (bytes so far, bytes in all), first as it stands before any came
 
 
-class SourceError(RuntimeError):
-    """A mirror or the drop folder does not give the set; the message says why. What came so far is kept."""
+class FetchError(RuntimeError):
+    """A set cannot be fetched; the message says why, and the way out. `again`: it was cut or damaged, try once more."""
+
+    def __init__(self, message: str, again: bool = False):
+        super().__init__(message)
+        self.again = again
 
 
-class BrokenError(SourceError):
-    """A download was cut or an archive is damaged: worth another try."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a mirror is given. Seconds; `slowest` in bytes a second, on average over `window` seconds."""
-
-    tries: int = 4  # in a row that bring not one byte
-    most: int = 40  # tries in all
-    wait: float = 1.0  # before the second try; doubles
-    connect: float = 15.0
-    read: float = 60.0  # without a byte
-    window: float = 30.0
-    slowest: float = 4096.0
-    most_bytes: int = 256 << 30  # a stream that says no length does not fill the disk
-
-
-PATIENCE = Patience()
-
-
-class _Watch:
-    """Is told how many bytes there are; raises SourceError when they come too slowly, or when they are too many."""
-
-    def __init__(self, patience: Patience, progress: Progress, done: int):
-        self.patience, self.progress, self.began, self.before = patience, progress, time.monotonic(), done
-
-    def __call__(self, done: int, total: int | None) -> None:
-        self.progress(done, total)
-        passed, come = time.monotonic() - self.began, done - self.before
-        if done > self.patience.most_bytes:
-            raise SourceError(f"sends more than {self.patience.most_bytes} bytes")
-        if passed >= self.patience.window:
-            if come < self.patience.slowest * passed:
-                raise SourceError(f"too slow: {come / passed:.0f} bytes a second")
-            self.began, self.before = time.monotonic(), done
-
-
-def download(
-    url: str, target: Path, patience: Patience = PATIENCE, progress: Progress = lambda done, total: None
-) -> None:
+def download(url: str, target: Path, progress: Progress = lambda done, total: None) -> None:
     """Fetch a URL, or a file or folder of Drive, to `target`, going on from `target`.part; whole or not at all.
 
-    Raises SourceError when it is not delivered, OSError when the disk does not take it.
+    Raises FetchError when it is not delivered, OSError when the disk does not take it.
     """
     part, failures = target.with_name(target.name + ".part"), 0
     part.parent.mkdir(parents=True, exist_ok=True)
     attempt = _gdown if url.startswith((DRIVE_FILE, DRIVE_FOLDER)) else _http
-    for number in range(1, patience.most + 1):
+    for number in range(1, MOST_TRIES + 1):
         before = _size(part.parent)
         try:
-            attempt(url, part, patience, progress)
+            with closing(attempt(url, part)) as steps:
+                _follow(steps, progress)
             break
-        except BrokenError as error:
+        except FetchError as error:
             failures = 1 if _size(part.parent) > before else failures + 1
-            if failures == patience.tries or number == patience.most:
-                raise SourceError(f"{error} ({number} tries)") from None
-            time.sleep(min(patience.wait * 2 ** (failures - 1), 30))
-    if part.is_file():
-        with open(part, "rb") as file:
-            is_page = PAGE.match(file.read(512))
-        if is_page:
-            part.unlink()
-            raise SourceError(A_PAGE)
+            if not error.again or failures == TRIES or number == MOST_TRIES:
+                raise FetchError(f"{error} (try {number})") from None
+            time.sleep(min(WAIT * 2 ** (failures - 1), 30))
     os.replace(part, target)
 
 
-def _http(url: str, part: Path, patience: Patience, progress: Progress) -> None:
-    """Get what is missing of a file; BrokenError where another try may go on, or start afresh."""
-    import requests
-    import urllib3
+def _follow(steps: Steps, progress: Progress) -> None:
+    """Let the bytes come to the end; raise FetchError when they stop, come too slowly or are too many."""
+    done, total = 0, None
+    try:
+        done, total = next(steps)
+        before, began = done, time.monotonic()
+        for done, total in steps:
+            progress(done, total)
+            passed = time.monotonic() - began
+            if done > MOST_BYTES:
+                raise FetchError(f"sends more than {MOST_BYTES} bytes")
+            if passed >= WINDOW:
+                if done - before < SLOWEST * passed:
+                    raise FetchError(f"too slow: {(done - before) / passed:.0f} bytes a second")
+                before, began = done, time.monotonic()
+    except (requests.RequestException, HTTPError, ValueError) as error:
+        reason: BaseException = error
+        while isinstance(reason.__context__, Exception) and len(str(reason.__context__)) > 3:
+            reason = reason.__context__  # the innermost words say most
+        cut = f"connection cut: {done} of {total or 'unknown'} bytes; " if done or total else ""
+        words = " ".join(f"{cut}{type(reason).__name__}: {reason}".split())[:250]
+        raise FetchError(words, again=not isinstance(error, ValueError)) from None
 
+
+def _http(url: str, part: Path) -> Steps:
+    """Get what is missing of a file."""
     version = part.with_name(part.name + ".version")  # the validator that `part` came with: no splicing of two versions
     known = version.read_text(encoding="utf-8") if version.exists() else ""
     have = part.stat().st_size if known and part.exists() else 0
     headers = {"Accept-Encoding": "identity", "User-Agent": "ttlkit (dataset fetcher)"}
     headers |= {"Range": f"bytes={have}-", "If-Range": known} if have else {}
-    try:
-        response = requests.get(url, headers=headers, stream=True, timeout=(patience.connect, patience.read))
-    except (requests.RequestException, ValueError) as error:
-        again = isinstance(error, (requests.ConnectionError, requests.Timeout))
-        raise (BrokenError if again else SourceError)(_why(error)) from None
-    with response:
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status, told = response.status_code, response.headers
+        etag, length = told.get("ETag", "W/"), told.get("Content-Length", "")
+        validator = told.get("Last-Modified", "") if etag.startswith("W/") else etag  # a weak one says nothing of bytes
+        fits = have and validator == known and told.get("Content-Range", "").startswith(f"bytes {have}-")
         if url.startswith("https:") and not response.url.startswith("https:"):
-            raise SourceError(f"redirected from https to {response.url}")
-        etag = told.get("ETag", "W/")
-        validator = told.get("Last-Modified", "") if etag.startswith("W/") else etag
-        fits = validator == known and told.get("Content-Range", "").startswith(f"bytes {have}-")
-        goes_on = have > 0 and status == 206 and fits
-        if status in (206, 416) and not goes_on:
+            raise FetchError(f"redirected from https to {response.url}")
+        if status == 416 or (status == 206 and not fits):
             part.unlink(missing_ok=True)
-            raise BrokenError(f"HTTP {status} with a range that does not fit; starting afresh")
+            raise FetchError(f"HTTP {status} with a range that does not fit; starting afresh", again=True)
         if status not in (200, 206):
-            raise (BrokenError if status in BUSY or status >= 500 else SourceError)(f"HTTP {status} {response.reason}")
-        if told.get("Content-Type", "").lower().startswith("text/html"):
-            raise SourceError(A_PAGE)
-        done = have if goes_on else 0  # 200: the first try, or no ranges here, or no longer the file we have a part of
-        total = done + int(told["Content-Length"]) if told.get("Content-Length", "").isdigit() else None
+            raise FetchError(f"HTTP {status} {response.reason}", again=status in BUSY or status >= 500)
+        done = have if status == 206 else 0  # 200: the first try, or no ranges here, or not the file we have a part of
+        total = done + int(length) if length.isdigit() else None
         if total is not None and total - done > shutil.disk_usage(part.parent).free:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(part))
+        yield done, total
         read = getattr(response.raw, "read1", response.raw.read)  # read1 gives what is there; urllib3 1 has none
-        watch, cut = _Watch(patience, progress, done), False
-        with open(part, "ab" if goes_on else "wb") as file:
+        with open(part, "ab" if done else "wb") as file:
             files.write_text(version, validator)
-            try:
-                for chunk in iter(lambda: read(1 << 16), b""):
-                    file.write(chunk)
-                    file.flush()  # what has come is kept, even if we are killed now
-                    done += len(chunk)
-                    watch(done, total)
-            except urllib3.exceptions.HTTPError:
-                cut = True
-    if cut or total not in (None, done):
-        raise BrokenError(f"connection cut: {done} of {total or 'unknown'} bytes")
+            while chunk := read(1 << 16):
+                file.write(chunk)
+                file.flush()  # what has come is kept, even if we are killed now
+                done += len(chunk)
+                yield done, total
+    if total not in (None, done):
+        raise FetchError(f"connection cut: {done} of {total} bytes", again=True)
     version.unlink()
 
 
-def _gdown(url: str, part: Path, patience: Patience, progress: Progress) -> None:
-    """Let gdown get a file or a folder of Drive, and end it when nothing comes."""
+def _gdown(url: str, part: Path) -> Steps:
+    """Let gdown get a file or a folder of Drive; it ends when the generator is closed."""
     call, output = ("download_folder", f"{part}{os.sep}") if url.startswith(DRIVE_FOLDER) else ("download", str(part))
     before = _size(part.parent)
-    watch = _Watch(patience, progress, before)
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen([sys.executable, "-c", GDOWN, call, url, output], stdout=log, stderr=log)
+    yield before, None
+    command, words = [sys.executable, "-c", GDOWN, call, url, output], None
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace") as process:
         try:
-            while process.poll() is None:
-                time.sleep(min(0.5, patience.window / 4))
-                watch(_size(part.parent), None)
-        except SourceError as error:
-            raise SourceError(f"gdown: {error}") from None
+            while words is None:
+                with suppress(subprocess.TimeoutExpired):
+                    words = process.communicate(timeout=min(0.5, WINDOW / 4))[1]
+                yield _size(part.parent), None
         finally:
             process.kill()
-            process.wait()
-        log.seek(0)
-        words = " ".join(log.read().decode(errors="replace").split())
     if process.returncode:
-        raise (BrokenError if _size(part.parent) > before else SourceError)(f"gdown: {words[:300]}")
+        raise FetchError(f"gdown: {' '.join(words.split())[:300]}", again=_size(part.parent) > before)
 
 
 def _size(folder: Path) -> int:
-    """Bytes in the files of a folder, as far as they can be seen: gdown renames them at the same time."""
+    """Bytes in a folder, as far as they can be seen: gdown renames its files at the same time."""
     found = 0
     for path in folder.rglob("*"):
         with suppress(OSError):
             found += path.stat().st_size if path.is_file() else 0
     return found
-
-
-def _why(error: Exception) -> str:
-    """The innermost words of a chain of network errors, in one line."""
-    while isinstance(error.__context__, Exception) and len(str(error.__context__)) > 3:
-        error = error.__context__
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

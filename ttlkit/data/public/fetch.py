@@ -7,15 +7,16 @@ import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from ttlkit import files
 from ttlkit.data.public.catalogue import DataSet, Mirror, is_target, load_hashes
-from ttlkit.data.public.download import PATIENCE, BrokenError, Patience, Progress, SourceError, download
+from ttlkit.data.public.download import FetchError, Progress, download
 from ttlkit.data.public.unpack import unpack
 from ttlkit.machine import home
 
@@ -23,10 +24,7 @@ from ttlkit.machine import home
 Report = namedtuple("Report", "folder files source new")
 # One line of the list of sets: all of it words, but `fetched`.
 Row = namedtuple("Row", "name kind count size version licence how fetched")
-
-
-class FetchError(RuntimeError):
-    """A set cannot be fetched; the message names what was tried, why it failed, and the way out."""
+Say = Callable[[str], None]
 
 
 def rows(catalogue: Mapping[str, DataSet], into: Path | None = None) -> list[Row]:
@@ -62,9 +60,8 @@ def fetch(
     *,
     datasets: Path | None = None,
     accept: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
     progress: Progress = lambda done, total: None,
-    patience: Patience = PATIENCE,
 ) -> Report:
     """Bring one set into the collection `into`, or find that it is there.
 
@@ -79,26 +76,30 @@ def fetch(
         had = _marker(into, dataset.name)
         if had and not accept and had["version"] == dataset.version and not problems(dataset, into):
             return Report(into, len(had["files"]), had["source"], False)
-        check = partial(_hold_to_record, dataset, datasets / "recorded" / f"{dataset.name}.sha256", accept)
-        get = partial(download, patience=patience, progress=progress)
-        places = {
-            mirror.label: datasets / ".downloads" / files.sha256_of(mirror.downloads) for mirror in dataset.mirrors
-        }
-        attempts: dict[str, Callable[[], dict[str, str]]] = {}
-        if drop.is_file() or (drop.is_dir() and any(drop.iterdir())):
-            attempts[f"drop folder {drop}"] = partial(unpack, dataset, [drop], staging)
-        for mirror in dataset.mirrors:
-            attempts[mirror.label] = partial(_from_mirror, dataset, mirror, places[mirror.label], staging, get, say)
+        places = [(mirror, datasets / ".downloads" / files.sha256_of(mirror.downloads)) for mirror in dataset.mirrors]
+        dropped = [(None, drop)] if drop.is_file() or (drop.is_dir() and any(drop.iterdir())) else []
+        reasons = ""
         try:
-            source, origins = _first_that_works(dataset.name, attempts, check, say, f"put {dataset.drop} into {drop}")
+            for mirror, place in [*dropped, *places]:
+                source = mirror.label if mirror else f"drop folder {drop}"
+                say(f"{dataset.name}: {source}")
+                try:
+                    origins = _stage(dataset, mirror, place, staging, say, progress)
+                    _hold_to_record(dataset, datasets / "recorded" / f"{dataset.name}.sha256", accept, origins)
+                    break
+                except FetchError as error:
+                    say(f"{dataset.name}: {source}: {error}")
+                    reasons += f"\n  {source}: {error}"
+            else:
+                tried = f"{reasons or ' (no mirror is known)'}\n  way out: put {dataset.drop} into {drop}"
+                raise FetchError(f"{dataset.name}: could not be fetched{tried} and run it again")
             placed = _install(staging, into, sorted(origins), had.get("files", {}))
             date = datetime.now(UTC).isoformat(timespec="seconds")
             marker = {"version": dataset.version, "source": source, "date": date, "files": placed}
             files.write_json(notes / f"{dataset.name}.json", marker)
         finally:
             files.remove(staging)
-        for mirror in dataset.mirrors:
-            place = places[mirror.label]
+        for mirror, place in places:
             if mirror.keep and mirror.label == source:
                 say(f"{place}: kept for other sets that are in it; remove it when you like")
             elif not mirror.keep and place.exists():
@@ -108,54 +109,37 @@ def fetch(
         return Report(into, len(placed), source, True)
 
 
-def _first_that_works(
-    name: str, attempts: Mapping[str, Callable], check: Callable, say: Callable, way_out: str
-) -> tuple[str, dict[str, str]]:
-    """(label, hashes of the source's files) of the first attempt that stages the set and passes the check."""
-    reasons = ""
-    for label, attempt in attempts.items():
-        say(f"{name}: {label}")
-        try:
-            origins = attempt()
-            check(origins)
-            return label, origins
-        except SourceError as error:
-            say(f"{name}: {label}: {error}")
-            reasons += f"\n  {label}: {error}"
-    tried = reasons or " (no mirror is known)"
-    raise FetchError(f"{name}: could not be fetched{tried}\n  way out: {way_out} and run it again")
-
-
-def _from_mirror(
-    dataset: DataSet, mirror: Mirror, folder: Path, staging: Path, get: Callable, say: Callable
+def _stage(
+    dataset: DataSet, mirror: Mirror | None, place: Path, staging: Path, say: Say, progress: Progress
 ) -> dict[str, str]:
-    """Download and unpack; what an earlier fetch left is used once, then downloaded again if it is no good."""
-    # the topmost folders, so that rules see the whole path of a file
-    tops = list(dict.fromkeys(folder / PurePosixPath(path).parts[0] for path in mirror.downloads))
-    with _locked(folder.with_suffix(".lock"), say):
+    """Unpack what lies in `place`; from a mirror, download first what is missing there. Returns as `unpack` does.
+
+    What an earlier fetch left is used once, then downloaded again if it is no good.
+    """
+    if not mirror:
+        return unpack(dataset, place, staging)
+    with _locked(place.with_suffix(".lock"), say):
         while True:
-            missing = [path for path in mirror.downloads if not (folder / path).exists()]
-            for path in missing:
-                get(mirror.downloads[path], folder / path)
+            missing = {path: url for path, url in mirror.downloads.items() if not (place / path).exists()}
+            for path, url in missing.items():
+                download(url, place / path, progress)
             try:
-                return unpack(dataset, tops, staging)
-            except SourceError as error:
-                if mirror.keep and not isinstance(error, BrokenError):
-                    raise  # other sets may well be in it
-                files.remove(folder)
-                if missing:
+                return unpack(dataset, place, staging)
+            except FetchError as error:
+                if missing or (mirror.keep and not error.again):  # other sets may well be in it
                     raise
+                files.remove(place)
 
 
 def _hold_to_record(dataset: DataSet, recorded: Path, accept: bool, origins: dict[str, str]) -> None:
-    """Raise SourceError where the source's files are not those on record; record them where there are none yet."""
+    """Raise FetchError where the source's files are not those on record; record them where there are none yet."""
     expected, where = load_hashes(recorded), str(recorded)
     if not expected and dataset.verify == "exact":
         expected, where = dataset.known, f"hashes/{dataset.name}.sha256"
     differ = {path for path, _ in origins.items() ^ expected.items()}
     if expected and differ and not accept:
         problem = f"{len(differ)} files are missing, new or have other bytes than {where} says (first: {min(differ)})"
-        raise SourceError(f"{problem}; if you mean this version: --accept-new-hashes")
+        raise FetchError(f"{problem}; if you mean this version: --accept-new-hashes")
     if dataset.verify == "exact" and origins == dataset.known:
         recorded.unlink(missing_ok=True)
     elif differ:
@@ -194,30 +178,24 @@ def _marker(into: Path, name: str) -> dict[str, Any]:
         return {}
 
 
-def _locked(path: Path, say: Callable[[str], None]) -> AbstractContextManager:
+def _locked(path: Path, say: Say) -> Any:
     """Hold a lock between processes; says so where it has to wait."""
-    from filelock import FileLock, Timeout
-
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
-    try:
+    with suppress(Timeout):
         return lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{path}: another fetch is at work; waiting for it")
-        return lock.acquire()
+    say(f"{path}: another fetch is at work; waiting for it")
+    return lock.acquire()
 
 
 @contextmanager
 def _disk_errors(into: Path) -> Iterator[None]:
-    """Turn a disk that does not take it into one line that names the folder and the space left."""
+    """Turn a disk that does not take it into one line that names the place and the space left."""
     try:
         yield
     except OSError as error:
-        folder = Path(error.filename if isinstance(error.filename, str) else into).absolute()
-        while not folder.is_dir():
-            folder = folder.parent
-        problem = f"cannot be read or written ({error.strerror or error})"
+        place, problem = Path(str(error.filename or into)).absolute(), error.strerror or error
         if error.errno == errno.ENOSPC:
-            problem = f"disk full ({shutil.disk_usage(folder).free / 2**20:.0f} MiB free)"
+            folder = next(folder for folder in (place, *place.parents) if folder.is_dir())
+            problem = f"disk full: {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
         way_out = "what is finished is kept: free space or give another folder (TTLKIT_HOME, --into), and run it again"
-        raise FetchError(f"{folder}: {problem}; {way_out}") from None
+        raise FetchError(f"{place}: cannot be read or written ({problem}); {way_out}") from None
