@@ -168,6 +168,10 @@ CASES = {
     "layout": (lambda w: w.library("method/losses.py", "SSIM_WEIGHT = 0.2", "SSIM_WEIGHT  =  0.2\n\n\n"), set()),
     "the command line": (lambda w: w.library("commands.py", "SHEET = 20", "SHEET = 21"), set()),
     "the pipeline": (lambda w: w.library("runs/pipeline.py", "PATIENCE = 10.0", "PATIENCE = 11.0"), set()),
+    "a number of another profile": (lambda w: w.library("runs/profiles.py", "batch=32", "batch=31"), set()),
+    "help of a parameter": (lambda w: w.library("runs/settings.py", "of all that is drawn", "of what is drawn"), set()),
+    "what to start from": (lambda w: w.library("method/starts.py", "long: bool = False", "long: bool = 0"),
+                           TRAINED),
     "fetching": (lambda w: w.library("data/public/fetch.py", "import ", "X = 1\nimport "), set()),
     "training without a notebook": (lambda w: w.library("runs/worker.py", "EVERY = 15", "EVERY = 16"), set()),
     # notebooks

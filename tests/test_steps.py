@@ -30,7 +30,7 @@ def batch(size=4):
 
 def test_guidance_is_the_guides_output_on_rain_and_the_photograph_itself_where_it_is_dry():
     guide, student, seen = teacher(0), teacher(1), batch()
-    loss, logs = objectives.restoration_step(guide)(student, seen)
+    loss, logs = objectives.restoration_step(guide, 0.5)(student, seen)
     with torch.no_grad():
         pairs = losses.restoration(student(seen["rainy"]), seen["clean"])
         dry = losses.restoration(student(seen["photograph"][:1]), seen["photograph"][:1])
@@ -46,7 +46,7 @@ def test_a_guide_stays_as_it_was():
     guide, student = teacher(0), networks.Restorer(8)
     before, start = weights.checksum(guide), weights.checksum(student)
     optimizer = torch.optim.SGD(student.parameters(), 0.1)
-    objectives.restoration_step(guide)(student, batch())[0].mean().backward()
+    objectives.restoration_step(guide, 0.5)(student, batch())[0].mean().backward()
     distiller = networks.Distiller(student, {"streaks": guide})
     objectives.distillation_step({"streaks": guide}, guide)(distiller, {"image": batch()["rainy"]})[0].mean().backward()
     optimizer.step()

@@ -38,7 +38,7 @@ def build(kind, collection, folder, workers=0):
         step = objectives.distillation_step(teachers, guide=teachers["b"])
         drawn_from = samples.Photographs(both(collection), samples.in_any_rain, 16, 0)
     elif kind == "fine-tuning":
-        model, step = networks.Restorer(8), objectives.restoration_step(weights.freeze(networks.Restorer(8)))
+        model, step = networks.Restorer(8), objectives.restoration_step(weights.freeze(networks.Restorer(8)), 0.5)
         seen = samples.Photographs(both(collection), samples.as_it_is, 16, 0)
         drawn = samples.Photographs({"clean": collection.real("clean")}, TASKS["streaks"].sample, 16, 0)
         drawn_from = samples.Guided(samples.Pairs(collection.few_pairs(3, 0), 16, 0), seen, drawn, 0.5)

@@ -1,7 +1,5 @@
 """The command line: `ttlkit reproduce | sweep | gap | derain | export | data | report`. Only what can be said to it."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import os

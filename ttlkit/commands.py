@@ -1,7 +1,5 @@
 """What each command of `ttlkit` does: calls the library and prints; imports what it needs when it is called."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from contextlib import contextmanager

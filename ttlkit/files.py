@@ -1,7 +1,5 @@
 """Files: written whole or not at all, read back, hashed, and named in messages of one line."""
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """The machine: where things lie, what computes and how precisely, seeds, processes, and what to record of it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import platform

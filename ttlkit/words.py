@@ -1,7 +1,5 @@
 """What people type, and what they are told: lists of names, what was meant, and commands that end in one line."""
 
-from __future__ import annotations
-
 import difflib
 import sys
 import time

@@ -6,8 +6,6 @@ hash of what it was made from and how, so nothing ever has to be declared stale:
 into memory: a file that is cut short while it is mapped kills the process.
 """
 
-from __future__ import annotations
-
 import errno
 import hashlib
 import io

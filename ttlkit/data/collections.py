@@ -1,7 +1,5 @@
 """Collections: one folder layout for generated, fetched and own images."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

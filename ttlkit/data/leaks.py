@@ -1,7 +1,5 @@
 """Find training images that show a scene of the test set: copied, mirrored, rescaled, cropped or recompressed."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Photographs with all that belongs to them: 8 or 16 bits, grey or colour, alpha, EXIF block and colour profile."""
 
-from __future__ import annotations
-
 import io
 import struct
 import zlib

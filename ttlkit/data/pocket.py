@@ -1,7 +1,5 @@
 """The pocket collection: made offline in seconds, from nothing but the installed packages."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from functools import cache

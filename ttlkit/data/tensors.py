@@ -1,7 +1,5 @@
 """Images as tensors, and back; torch is imported when it is needed, since exported networks run without it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ttlkit.data.image_files import to_float

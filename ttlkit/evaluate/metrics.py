@@ -1,7 +1,5 @@
 """PSNR and SSIM with their conventions spelled out: tensors (B, 3, H, W) in [0, 1] in, float32 (B,) out."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """Score restorers on every test set of a collection: paired, masked and unpaired, with intervals over images."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any

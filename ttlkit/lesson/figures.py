@@ -1,7 +1,5 @@
 """Figures and tables: one look, the same colour for a model or a set everywhere."""
 
-from __future__ import annotations
-
 import html
 import io
 import math

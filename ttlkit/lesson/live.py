@@ -1,7 +1,5 @@
 """What moves in a notebook: the live plot of a training, the before/after slider, the upload box."""
 
-from __future__ import annotations
-
 import html
 import io
 import sys

@@ -4,8 +4,6 @@ What notebooks and programs wrote, and the names of files, sets and runs, is for
 `_clean` or escaped, and in no other way.
 """
 
-from __future__ import annotations
-
 import base64
 import mimetypes
 import re
@@ -196,6 +194,7 @@ _MATH_LOOK = {
     "height", "linethickness", "lspace", "mathcolor", "mathsize", "mathvariant", "maxsize", "minsize", "movablelimits",
     "notation", "rowlines", "rowspacing", "rspace", "scriptlevel", "separator", "stretchy", "voffset", "width",
 }  # fmt: skip
+_PICTURE = re.compile(r"data:image/(png|jpeg|gif|webp|svg\+xml)[;,]")
 _ATTRIBUTES = {
     "a": {"href"}, "img": {"src", "alt"}, "span": {"class"}, "pre": {"class"},
     **dict.fromkeys(("td", "th"), {"style", "colspan", "rowspan"}), **dict.fromkeys(_MATH, _MATH_LOOK),
@@ -209,16 +208,16 @@ def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -
     """
 
     def look(_: str, name: str, value: str) -> str | None:
-        if name != "src":
+        if name != "src" or _PICTURE.match(value):  # a picture that is in already is no path
             return value
         for kind, data in (attachments or {}).get(unquote(value.removeprefix("attachment:")), {}).items():
-            value = f"data:{kind};base64,{data}"
+            return f"data:{kind};base64,{data}" if kind.startswith("image/") else None
         with suppress(OSError, ValueError):  # a name too long, or with a null character
             path = (folder / unquote(value, errors="surrogateescape")).resolve()
             if path.is_relative_to(folder.resolve()) and path.is_file():
                 data = base64.b64encode(path.read_bytes()).decode()
                 value = f"data:{mimetypes.guess_type(path.name)[0]};base64,{data}"
-        return value if re.match(r"data:image/(png|jpeg|gif|webp|svg\+xml)[;,]", value) else None
+        return value if _PICTURE.match(value) else None
 
     clean = nh3.clean(
         page.encode("utf-8", "replace").decode(),

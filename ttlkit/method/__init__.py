@@ -1,4 +1,4 @@
-"""The paper. Read networks, connected_tasks, losses, objectives, starts, recipes, trainer, weights, in this order.
+"""The paper: read recipes, connected_tasks, objectives, losses, networks, starts; plumbing are trainer, weights.
 
 Removing Rain Streaks via Task Transfer Learning (Wang, Ma, Liu, arXiv 2208.13133). Only its abstract and a summary are
 to be had. What they name is tagged *paper* here: two connected tasks on real photographs (recognising rainy scenes,

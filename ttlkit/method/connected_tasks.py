@@ -5,8 +5,6 @@ Paper: two tasks, recognising rainy scenes (`recognition`) and reconstructing wh
 TASKS, at the end of this file: how a photograph becomes a sample, the network, the loss, the score.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,8 +33,9 @@ Layers = Callable[[int, Rng], np.ndarray]
 class Task:
     """One connected task.
 
-    `classes`: which real photographs it looks at. `sample(patch, label, rng, layers)`: a patch (H, W, 3) in [0, 1] to
-    {'image': what the teacher sees, 'target': what it should say}; `layers(side, rng)` draws a streak layer.
+    `classes`: which real photographs it looks at. `sample(patch, label, rng, layers)`: a patch (H, W, 3) in [0, 1],
+    scaled and mirrored at random, to {'image': what the teacher sees, 'target': what it should say}; `layers(side, rng)`
+    draws a streak layer.
     `build(width)`: the teacher. `loss(output, target)`: (B,). `score(output, target, image)`: numbers on held-out
     photographs. A teacher that `removes_streaks` can guide the student, whose output should be like its own.
     """

@@ -3,8 +3,6 @@
 Paper: the student takes over the teachers' features. Ours: how features are compared, and the loss of restoration.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.distributed as processes
 

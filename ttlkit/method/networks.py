@@ -4,8 +4,6 @@ Ours: the paper's networks are not known to us. A reader needs `ResidualBlock`, 
 the teacher that answers a question, `Distiller` the student while it is taught, `Ensemble` a row of the comparison.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

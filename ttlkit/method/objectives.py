@@ -4,8 +4,6 @@ Paper: teachers learn connected tasks, the student takes over their features, fe
 the student also copies what one teacher, the guide, restores, and that fine-tuning is held to the guide's answers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +14,6 @@ from ttlkit.method import losses
 from ttlkit.method.connected_tasks import Task
 
 COPIED = 10.0  # weight of the guide's restored image in distillation: it is then about as large as the features' share
-GUIDANCE = 0.5  # weight of the guide's answers on photographs in fine-tuning, unless the profile says otherwise
 
 Batch = dict[str, Tensor]
 Step = Callable[[nn.Module, Batch], tuple[Tensor, Batch]]
@@ -56,7 +53,7 @@ def distillation_step(teachers: Mapping[str, Any], guide: Any = None) -> Step:
     return step
 
 
-def restoration_step(guide: nn.Module | None = None, guidance: float = GUIDANCE) -> Step:
+def restoration_step(guide: nn.Module | None = None, guidance: float = 0.0) -> Step:
     """A restorer learns to turn the rainy image of a synthetic pair into the clean one.
 
     With a `guide`, it must not forget real photographs meanwhile: for every second pair it also sees a crop of one.

@@ -4,8 +4,6 @@ Paper: the three stages, and that teachers and distillation see real photographs
 Ours: photographs beside the pairs for the guide, and `rendered` rain in a share of the samples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any

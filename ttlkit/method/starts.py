@@ -4,8 +4,6 @@ Ours: the other rows, which say what each part of the transfer is worth. Nothing
 is built, so settings can read the table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

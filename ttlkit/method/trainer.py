@@ -1,7 +1,5 @@
 """One training loop for teachers, distillation and fine-tuning, on CPU, one GPU or several. Ours."""
 
-from __future__ import annotations
-
 import copy
 import io
 import json

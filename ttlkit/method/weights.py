@@ -1,7 +1,5 @@
 """Weights: safetensors in and out, what starts from what, blending, freezing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Which code a stage runs: the modules of ttlkit that its notebook imports, and theirs, each with a hash."""
 
-from __future__ import annotations
-
 import ast
 import json
 from collections.abc import Iterable
@@ -12,6 +10,8 @@ from typing import Any
 from ttlkit import files, machine
 
 PACKAGE = machine.PACKAGE  # tests point it at a copy
+# What these decide stands in a stage's settings, so that a number of another profile makes nothing stale.
+SETTINGS = ("runs/settings.py", "runs/profiles.py")
 TRAINING = "import ttlkit.runs.training"  # what decides on the weights that a training ends with
 
 
@@ -30,7 +30,7 @@ def of_source(source: str) -> dict[str, str]:
     while waiting:
         path = waiting.pop()
         name = path.relative_to(PACKAGE).as_posix()
-        if name not in found:
+        if name not in found and name not in SETTINGS:
             found[name], needs = _read(path, path.stat().st_mtime_ns, path.stat().st_size)
             # The face of the package imports everything when it is asked to; that is no part of other modules.
             waiting |= needs if name != "__init__.py" else set()

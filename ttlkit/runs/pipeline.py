@@ -1,7 +1,5 @@
 """Run the stage notebooks in order with papermill: skip what is done, say why not, show progress, stop clearly."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys
@@ -15,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit.machine import home
-from ttlkit.method.starts import STARTS
+from ttlkit.method.starts import STARTS, STUDENT
 from ttlkit.runs import code
-from ttlkit.runs.profiles import GUIDE, TASKS
+from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
 from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, read_done
 from ttlkit.words import check_name, split_names
@@ -29,12 +27,15 @@ class StageError(RuntimeError):
     """A stage failed; the message names its notebook, the cause and the way out."""
 
 
-def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[StageRun]:
-    """All stages of a run, in order. `given`: parameters common to the stages, or of some of them (`peers`)."""
-    from ttlkit.method.connected_tasks import TASKS as CONNECTED  # torch takes a second to import
+def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list[StageRun]:
+    """All stages of a run, in order; 00 shows the student, and is left out where none is made.
+
+    `given`: parameters common to the stages, or of some of them (`peers`).
+    """
+    from ttlkit.method.connected_tasks import TASKS  # torch takes a second to import
 
     for task in split_names(tasks):
-        check_name(task, CONNECTED, "task")
+        check_name(task, TASKS, "task")
     known = {f.name for kind in STAGES.values() for f in fields(kind)}
     for name in given:
         check_name(name, known, "parameter")
@@ -55,7 +56,7 @@ def plan(tasks: str = TASKS, start_here: bool = True, **given: Any) -> list[Stag
         stage("03_distillation"),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
-        *([stage("00_start_here")] if start_here else []),
+        *([stage("00_start_here")] if start_here and STUDENT in inits else []),
     ]
 
 

@@ -1,10 +1,8 @@
 """Profiles: how much to compute. Each says only what it changes of `pocket`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
-TASKS = "recognition,deblur,streaks"  # whose teachers a run trains and distils
+TASK_NAMES = "recognition,deblur,streaks"  # whose teachers a run trains and distils
 GUIDE = "streaks"  # the one of them whose output the student must not forget
 
 
@@ -48,7 +46,7 @@ POCKET = Profile(
     fine_tuning_rate=2e-3,
     guidance=0.5,
     blend=0.0,
-    inits=f"scratch,{TASKS},student",
+    inits=f"scratch,{TASK_NAMES},student",
     test_images=8,
     workers=1,
 )
@@ -93,7 +91,7 @@ PROFILES = {
         teacher_width=16,
         n_pairs=50,
         fine_tuning_rate=5e-4,
-        inits=f"scratch,scratch-total,{TASKS},all,unguided,student",
+        inits=f"scratch,scratch-total,{TASK_NAMES},all,unguided,student",
         test_images=12,
     ),
     "release": replace(

@@ -1,14 +1,12 @@
 """Settings of each stage: every parameter once, with its help, default and least value; checked and filled in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ttlkit.method.starts import STARTS, STUDENT, start_of, teachers_of
-from ttlkit.runs.profiles import GUIDE, PROFILES, TASKS, total_steps
+from ttlkit.runs.profiles import GUIDE, PROFILES, TASK_NAMES, total_steps
 from ttlkit.words import SettingsError, check_name, split_names
 
 # The one place where parameters are explained: notebooks, command line, Makefile and README repeat or show these.
@@ -19,7 +17,7 @@ HELP = {
     "seed": "of all that is drawn at random",
     "images": "most images per set; None: as the profile says",
     "teacher": "a recognition teacher.safetensors, to compare what it sees too; nothing: leave that out",
-    "task": "connected task: recognition, deblur or streaks",
+    "task": "connected task, such as recognition, deblur or streaks",
     "tasks": "connected tasks whose teachers to train, distil or put side by side",
     "guide": "the teacher whose output the student copies and must not forget, or nothing",
     "init": f"what fine-tuning starts from: {', '.join(STARTS)}, or a task (its teacher)",
@@ -103,7 +101,7 @@ class TeacherPretraining(Training):
 class Distillation(Training):
     stage = "03_distillation"
     reads = ("real", "streaks")
-    tasks: str = knob(TASKS)
+    tasks: str = knob(TASK_NAMES)
     guide: str = knob(GUIDE)
     steps: int | None = knob(profile="distillation_steps", least=1)
     width: int | None = knob(profile="student_width", least=8)
@@ -117,7 +115,7 @@ class FineTuning(Training):
     stage = "04_fine_tuning"
     reads = ("synthetic", "real", "streaks")
     init: str = knob(STUDENT)
-    tasks: str = knob(TASKS)
+    tasks: str = knob(TASK_NAMES)
     guide: str = knob(GUIDE)
     n_pairs: int | None = knob(profile="n_pairs", least=1)
     rendered: float | None = knob(profile="rendered", least=0)

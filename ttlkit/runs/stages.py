@@ -24,7 +24,7 @@ from ttlkit.words import SettingsError
 T = TypeVar("T")
 DONE, HALF = "DONE.json", ".finished.json"  # HALF: the notebook has ended, but is not written yet
 UNDER_PIPELINE = "TTLKIT_STAGE"  # set for a kernel by the pipeline: the folder of the stage that it runs
-PLACES = ("run", "collection", "workers")  # settings that say where and with how many hands, not what
+ELSEWHERE = ("run", "collection", "workers")  # settings that say where and with how many hands, not what
 
 
 def collection_folder(settings: Settings) -> Path:
@@ -54,7 +54,7 @@ class StageRun:
         given = asdict(self.settings)
         read = {part: folder_hash(self.collection / part) for part in self.settings.reads}
         return {
-            "settings": {k: v for k, v in given.items() if k not in (*PLACES, *self.settings.names)},
+            "settings": {k: v for k, v in given.items() if k not in (*ELSEWHERE, *self.settings.names)},
             "images": {**read, "simulated": bool(read) and (self.collection / "SIMULATED.txt").exists()},
             "files": {name: named_files(given[name]) for name in self.settings.names},
             "earlier stages": {name: self._handed_on(name) for name in self.settings.needs()},

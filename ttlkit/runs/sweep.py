@@ -1,7 +1,5 @@
 """Run the chain over seeds and numbers of pairs, and put all of it into one table: the ablation."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Sequence
 from functools import partial

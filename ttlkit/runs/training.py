@@ -1,7 +1,5 @@
 """From the settings of a stage to its recipe and trainer: fetches what the run has made, and hands it over."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any
 

@@ -7,8 +7,6 @@ It trains into the stage's folder, and goes on from the checkpoint there. The no
 finds the training finished, and does the rest.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import sys

@@ -1,7 +1,5 @@
 """The catalogue of public data sets: what they are, where they are from, and where each file belongs."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from collections.abc import Mapping

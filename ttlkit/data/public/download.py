@@ -1,7 +1,5 @@
 """Download a file or a Drive folder: resumed, checked for length, given up when too slow."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Fetch public data sets into a collection: from the drop folder or the first mirror that works, all or nothing."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Take the files of a data set out of archives and folders, one by one and checked, into a staging folder."""
 
-from __future__ import annotations
-
 import fnmatch
 import hashlib
 import io
