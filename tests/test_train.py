@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from ttlkit.data import collections
 from ttlkit.method import networks, weights
@@ -181,7 +182,7 @@ def test_an_earlier_stage_that_is_missing_is_named(made, capsys):
 def test_a_run_that_another_process_works_on_is_left_alone(made, capsys):
     folder = made[0] / "outputs/busy"
     folder.mkdir()
-    with stages.alone(folder):
+    with FileLock(folder / ".lock"):
         command = ["02_teacher_pretraining", "--profile", "smoke", "--run", "busy", "--collection", str(made[1])]
         assert worker.main(command) == 1
     assert "another process is working on this run" in capsys.readouterr().err

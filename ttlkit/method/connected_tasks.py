@@ -35,8 +35,9 @@ class Task:
 
     `classes`: which real photographs it looks at. `sample(patch, label, rng, layers)`: a patch (H, W, 3) in [0, 1],
     scaled and mirrored at random, to {'image': what the teacher sees, 'target': what it should say};
-    `layers(side, rng)` draws a streak layer. `build(width)`: the teacher. `loss(output, target)`: (B,). `score(output, target, image)`: numbers on held-out
-    photographs. A teacher that `removes_streaks` can guide the student, whose output should be like its own.
+    `layers(side, rng)` draws a streak layer. `build(width)`: the teacher. `loss(output, target)`: (B,).
+    `score(output, target, image)`: numbers on held-out photographs. A teacher that `removes_streaks` can guide the
+    student, whose output should be like its own.
     """
 
     name: str
