@@ -69,6 +69,8 @@ def world(copied, monkeypatch):
     monkeypatch.setattr(code, "PACKAGE", copied / "library/ttlkit")
     monkeypatch.setattr(code, "notebook_path", lambda stage: copied / "library/notebooks" / f"{stage}.ipynb")
     yield World(copied, monkeypatch)
+    for path in [p for p in copied.rglob("*") if p.is_symlink()]:
+        path.unlink()
     for path in [p for p in copied.rglob("*") if p.is_file() and p not in before]:
         path.unlink()
     for path, content in before.items():
@@ -98,12 +100,18 @@ def swap(one, other):
     other.write_bytes(a)
 
 
-def peers(world):
+def link(world):
+    """The rainy photographs lie elsewhere, behind a link."""
+    shutil.move(world.images / "real/rainy", world.home / "elsewhere")
+    (world.images / "real/rainy").symlink_to(world.home / "elsewhere")
+
+
+def peers(world, more=""):
     """A run with released weights to compare, finished as such."""
     folder = world.home / "peers"
     folder.mkdir(exist_ok=True)
     (folder / "one.safetensors").write_bytes(b"released")
-    world.given = {"peers": str(folder)}
+    world.given = {"peers": f"{folder}{more}"}
     redo(world, SCENES, settings={"peers"})
     return folder
 
@@ -143,10 +151,16 @@ CASES = {
     "two photographs have swapped names": (lambda w: swap(*sorted((w.images / "real/rainy").iterdir())[:2]), ALL),
     "the simulated marker": (lambda w: (w.images / "SIMULATED.txt").unlink(), ALL),
     "only the time of a photograph": (lambda w: os.utime(first(w.images / "real/rainy"), (1, 1)), set()),
+    "a folder of photographs is a link": (link, set()),
+    "a byte behind a link": (lambda w: (link(w), flip(first(w.images / "real/rainy"))), ALL),
+    "a file that is no image": (lambda w: (w.images / "real/rainy/Thumbs.db").write_bytes(b"x"), set()),
     "a hidden file": (lambda w: (w.images / "real/rainy/.DS_Store").write_bytes(b"x"), set()),
     # files behind parameters
     "peers": (lambda w: (peers(w), (w.home / "peers/two.pth").write_bytes(b"x")), {SCENES}),
     "the weights of a peer": (lambda w: flip(peers(w) / "one.safetensors"), {SCENES}),
+    "weights of the second of two folders": (lambda w: (
+        (w.home / "more").mkdir(), (w.home / "more/a.pth").write_bytes(b"x"), peers(w, ", " + str(w.home / "more")),
+        flip(w.home / "more/a.pth", 0)), {SCENES}),
     "a file beside the peers": (lambda w: (peers(w) / "notes.txt").write_text("x"), set()),
     "a photograph to restore": (lambda w: w.given.update(image=str(first(w.images / "test/scenes/rainy"))), {START}),
     # library code
@@ -163,6 +177,10 @@ CASES = {
     "a new file that a module imports": (lambda w: (
         (w.package / "method/extra.py").write_text("X = 1\n"),
         w.library("method/losses.py", "import torch\n", "import torch\nfrom ttlkit.method import extra\n")), TRAINED),
+    "a relative import": (lambda w: (
+        (w.package / "method/extra.py").write_text("X = 1\n"),
+        w.library("method/losses.py", "import torch\n", "import torch\nfrom . import extra\n")), TRAINED),
+    "the page of the report": (lambda w: w.library("lesson/report.html", "<body>", "<body class=x>"), {GAP, SCENES}),
     "a comment": (lambda w: w.library("method/losses.py", "SSIM_WEIGHT = 0.2", "# why\nSSIM_WEIGHT = 0.2"), set()),
     "a docstring": (lambda w: w.library("method/losses.py", '"""Losses', '"""All losses'), set()),
     "layout": (lambda w: w.library("method/losses.py", "SSIM_WEIGHT = 0.2", "SSIM_WEIGHT  =  0.2\n\n\n"), set()),
@@ -176,6 +194,8 @@ CASES = {
     "training without a notebook": (lambda w: w.library("runs/worker.py", "EVERY = 15", "EVERY = 16"), set()),
     # notebooks
     "code of a notebook": (lambda w: w.cell(DISTILLED, "code", "\nprint(1)"), {DISTILLED, STUDENT} | AFTER_STUDENT),
+    "Jupyter's own lines": (lambda w: w.cell(DISTILLED, "code", "\n%matplotlib inline\n!ls"),
+                           {DISTILLED, STUDENT} | AFTER_STUDENT),
     "text of a notebook": (lambda w: w.cell(SCENES, "markdown", " More."), {SCENES}),
     # what was made
     "a teacher's weights, one bit": (lambda w: flip(w.run / "02_teacher_pretraining-deblur/teacher.safetensors"),
@@ -243,11 +263,57 @@ def test_other_code_is_accepted_on_purpose_and_noted(world):
     world.library("method/losses.py", "SSIM_WEIGHT = 0.2", "SSIM_WEIGHT = 2.0")
     world.cell(SCENES, "markdown", " More.")
     assert world.outlook(accept_code=True) == {}
-    notes = pipeline.notes(pipeline.plan(profile="smoke"))
+    notes = pipeline.notes(world.run)
     assert len(notes) == len(TEACHERS | {DISTILLED, SCENES} | TUNED)
     assert any("03_distillation was made by other code: method/losses.py has changed" in note for note in notes)
     flip(first(world.images / "real/rainy"))
     assert set(world.outlook(accept_code=True)) == ALL  # images are another matter
+
+
+def test_the_key_of_a_training_knows_its_cells_and_no_others(world):
+    """An edit before the training is one of the training; a figure behind it is not."""
+
+    def key():
+        return next(s for s in pipeline.plan(profile="smoke") if s.name.endswith("-deblur")).key
+
+    before = key()
+    world.cell("02_teacher_pretraining", "code", "\nprint(1)")
+    assert key() == before
+    path = world.notebooks / "02_teacher_pretraining.ipynb"
+    path.write_text(path.read_text().replace("recipe = training.", "recipe = 1 and training.", 1))
+    assert key() != before
+
+
+def test_what_a_process_has_loaded_is_what_its_stage_is_recorded_with(world, monkeypatch):
+    """After an edit the kernel must be restarted: it would train with the old code, and be recorded with the new."""
+    from ttlkit.method import losses
+
+    copy = world.package / "method/losses.py"
+    monkeypatch.setattr(losses, "__file__", str(copy))
+    stage = next(s for s in pipeline.plan(profile="smoke") if s.name == GAP)
+    stage.begin()
+    world.library("method/losses.py", "SSIM_WEIGHT = 0.2", "SSIM_WEIGHT = 2.0")
+    with pytest.raises(SettingsError, match=r"losses.py changed after.*restart the kernel"):
+        stage.begin()
+    code._loaded.pop(copy)
+
+
+@pytest.mark.parametrize("broken", ["def f(:\n", b"\xff\xfe"])
+def test_code_that_cannot_be_read_is_one_line(broken, world):
+    path = world.package / "method/losses.py"
+    path.write_bytes(broken.encode() if isinstance(broken, str) else broken)
+    with pytest.raises(SettingsError, match=r"losses.py"):
+        world.outlook()
+
+
+def test_somebody_elses_file_is_neither_sealed_nor_removed(world):
+    stage = next(s for s in pipeline.plan(profile="smoke") if s.name == START)
+    mine = stage.folder / "notes.txt"
+    mine.write_text("mine")
+    os.utime(mine, (1, 1))
+    for _ in range(2):
+        stage.begin().finish()
+        assert "notes.txt" not in stage.done()["files"] and mine.read_text() == "mine"
 
 
 def test_what_changes_while_a_stage_runs_makes_it_stale(world):
@@ -285,7 +351,7 @@ def test_a_stage_run_by_hand_stands_in_the_report(world):
 def test_an_earlier_stage_with_damaged_weights_is_named(world):
     flip(world.run / "02_teacher_pretraining-deblur/teacher.safetensors")
     stage = next(s for s in pipeline.plan(profile="smoke") if s.name == DISTILLED)
-    with pytest.raises(SettingsError, match=r"whose teacher.safetensors is damaged"):
+    with pytest.raises(SettingsError, match=r"whose teacher.safetensors is damaged or gone"):
         stage.require("02_teacher_pretraining-deblur", "teacher.safetensors")
 
 

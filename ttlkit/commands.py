@@ -35,7 +35,7 @@ def reproduce(chosen: argparse.Namespace) -> int:
     pipeline.run(stages, accept_code=chosen.accept_code)
     print((folder / "05_real_scene_evaluation" / "table.txt").read_text(encoding="utf-8"))
     try:
-        print(f"report: {_write_report(folder, pipeline.notes(stages))}")
+        print(f"report: {_write_report(folder)}")
     except ReportError as error:  # a core installation has no packages for it; everything else is there
         print(f"no report: {error}", file=sys.stderr)
     return 0
@@ -85,21 +85,23 @@ def report(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _write_report(folder: Path, notes: list[str] | None = None) -> Path:
+def _write_report(folder: Path) -> Path:
     """The report of a run; written again only where a stage is newer."""
     from ttlkit.lesson.report import write_report
-    from ttlkit.runs.pipeline import sections
+    from ttlkit.runs.pipeline import OTHER_CODE, notes, sections
     from ttlkit.words import SettingsError
 
     shown = sections(folder)
     if not shown:
         raise SettingsError(f"{folder}: no finished stages; run `ttlkit reproduce` first")
-    path, done = folder / "report.html", folder.glob("*/DONE.json")
-    if path.exists() and notes == [] and all(d.stat().st_mtime < path.stat().st_mtime for d in done):
-        return path  # nothing has happened since
+    path, said, done = folder / "report.html", notes(folder), folder.glob("*/DONE.json")
+    if path.exists() and not said and all(d.stat().st_mtime < path.stat().st_mtime for d in done):
+        page = path.read_text(encoding="utf-8")[:100_000]
+        if OTHER_CODE not in page:
+            return path  # nothing has happened since
     table = folder / "05_real_scene_evaluation" / "table.txt"
     intro = table.read_text(encoding="utf-8") if table.is_file() else ""
-    return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=notes or [])
+    return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=said)
 
 
 # ---- images --------------------------------------------------------------------------------------------------------

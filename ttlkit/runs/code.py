@@ -2,17 +2,21 @@
 
 import ast
 import json
+import sys
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ttlkit import files, machine
+from ttlkit.words import SettingsError
 
 PACKAGE = machine.PACKAGE  # tests point it at a copy
 # What these decide stands in a stage's settings, so that a number of another profile makes nothing stale.
 SETTINGS = ("runs/settings.py", "runs/profiles.py")
-TRAINING = "import ttlkit.runs.training"  # what decides on the weights that a training ends with
+# Files and folders that decide on the weights that a training ends with.
+TRAINING = ("method/", "data/", "rain/", "evaluate/metrics.py", "machine.py", "runs/training.py")
+_loaded: dict[Path, str] = {}  # modules of this process, and the hash that their files had when it was first seen
 
 
 def of_notebook(stage: str) -> dict[str, str]:
@@ -26,12 +30,14 @@ def of_source(source: str) -> dict[str, str]:
     Comments, docstrings and layout do not count: only what runs.
     """
     found: dict[str, str] = {}
-    waiting = _imported(source)
+    waiting = _imported(_parsed(source, "a notebook's code"))
     while waiting:
         path = waiting.pop()
         name = path.relative_to(PACKAGE).as_posix()
         if name not in found and name not in SETTINGS:
             found[name], needs = _read(path, path.stat().st_mtime_ns, path.stat().st_size)
+            page = path.with_suffix(".html")  # a template that the module fills in
+            found[name] += files.sha256(page)[:8] if page.is_file() else ""
             # The face of the package imports everything when it is asked to; that is no part of other modules.
             waiting |= needs if name != "__init__.py" else set()
     return dict(sorted(found.items()))
@@ -47,8 +53,31 @@ def notebook_hash(stage: str) -> str:
     return files.sha256_of(_cells(stage, "code"), _cells(stage, "markdown"))[:16]
 
 
+def training_cells(stage: str) -> list[str]:
+    """The code cells of a notebook up to the one that trains: an edit there is one of the training."""
+    cells = _cells(stage, "code")
+    last = max((i for i, cell in enumerate(cells) if "trainer_for(" in cell), default=-1)
+    return cells[: last + 1]
+
+
+def changed_since_loaded() -> list[str]:
+    """Modules of ttlkit in this process whose files are no longer what it runs: a kernel must then be restarted."""
+    changed = []
+    for name, module in sorted(sys.modules.items()):
+        if name.startswith("ttlkit.") and getattr(module, "__file__", None):
+            path = Path(str(module.__file__))
+            now = _read(path, path.stat().st_mtime_ns, path.stat().st_size)[0]
+            if _loaded.setdefault(path, now) != now:
+                changed.append(path.name)
+    return changed
+
+
 def _cells(stage: str, kind: str) -> list[str]:
-    cells = json.loads(notebook_path(stage).read_text(encoding="utf-8"))["cells"]
+    path = notebook_path(stage)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(f"{path}: not a notebook that can be read ({error}); restore it") from None
     tags = [cell["metadata"].get("tags", []) for cell in cells]
     sources = ["".join(cell["source"]) for cell in cells]
     kinds = [cell["cell_type"] for cell in cells]
@@ -58,24 +87,42 @@ def _cells(stage: str, kind: str) -> list[str]:
 @lru_cache(maxsize=512)
 def _read(path: Path, changed: int, size: int) -> tuple[str, frozenset[Path]]:
     """(hash of what runs, the modules that it imports) of a file, read again when it has changed."""
-    source = path.read_text(encoding="utf-8")
-    tree = ast.parse(source)
+    try:
+        tree = _parsed(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError:
+        raise SettingsError(f"{path}: not text in UTF-8; restore it") from None
+    needs = frozenset(_imported(tree, path.relative_to(PACKAGE).parts[:-1] if path.is_relative_to(PACKAGE) else ()))
     for node in ast.walk(tree):
         body: Any = getattr(node, "body", None)
         first = body[0].value if isinstance(body, list) and body and isinstance(body[0], ast.Expr) else None
         if isinstance(first, ast.Constant) and isinstance(first.value, str):
             body[0] = ast.Pass()  # a docstring
-    return files.sha256_of(ast.unparse(tree))[:16], frozenset(_imported(source))
+    return files.sha256_of(ast.unparse(tree))[:16], needs
 
 
-def _imported(source: str) -> set[Path]:
-    """Files of ttlkit that a source imports itself, inside functions too."""
+def _parsed(source: str, where: str) -> ast.Module:
+    """The syntax tree of Python, or of a notebook's Python with Jupyter's own lines (%, !, ?) in it."""
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        from IPython.core.inputtransformer2 import TransformerManager  # only notebooks need it
+
+        try:
+            return ast.parse(TransformerManager().transform_cell(source))
+        except SyntaxError as error:
+            raise SettingsError(f"{where}: line {error.lineno} is no Python ({error.msg}); mend it") from None
+
+
+def _imported(tree: ast.Module, package: tuple[str, ...] = ()) -> set[Path]:
+    """Files of ttlkit that code imports itself, inside functions too; `package`: the folders that it lies in."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.ImportFrom):
+            above = ("ttlkit", *package[: len(package) - node.level + 1]) if node.level else ()
+            base = ".".join((*above, *([node.module] if node.module else [])))
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
     return {path for name in names for path in _files_of(name.split("."))}
 
 

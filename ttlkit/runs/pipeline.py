@@ -17,10 +17,11 @@ from ttlkit.method.starts import STARTS, STUDENT
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
-from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, read_done
+from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done
 from ttlkit.words import check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
+OTHER_CODE = "was made by other code"  # in the notes of a report
 
 
 class StageError(RuntimeError):
@@ -89,7 +90,7 @@ def run(
             title = f"[{number}/{len(stages)}] {stage.name}"
             reason, again = stage.stale(accept_code), bool(stage.done())
             if not reason:
-                other = stage.other_code() if accept_code else ""
+                other = other_code(stage.folder) if accept_code else ""
                 print(f"{title}: done before{f', and accepted although {other}' if other else ''}", flush=True)
             elif before(stage):
                 print(f"{title}: taken from another run", flush=True)
@@ -110,7 +111,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
     stage.folder.mkdir(parents=True, exist_ok=True)
     stage.clear()
     output = stage.folder / "notebook.ipynb"
-    began = time.time()
+    began, executed = time.time(), code.notebook_hash(stage.settings.stage)
     print(f"{title}: {why}", flush=True)
     with _progress(stage, title), _kernel_of(stage), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -132,7 +133,9 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
             raise StageError(
                 f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint"
             ) from None
-    if not stage.seal():  # a dead kernel can look completed
+    with _kernel_of(stage):
+        sealed = stage.seal(executed)
+    if not sealed:  # a dead kernel can look completed
         raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
     print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)
 
@@ -140,11 +143,13 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
 @contextmanager
 def _kernel_of(stage: StageRun) -> Iterator[None]:
     """Kernels started here know that this process holds the run, and will seal the stage."""
-    os.environ[UNDER_PIPELINE] = str(stage.folder)
+    before = os.environ.get("TTLKIT_HOME")
+    os.environ |= {UNDER_PIPELINE: str(stage.folder), "TTLKIT_HOME": str(home())}  # kernels work in another folder
     try:
         yield
     finally:
         del os.environ[UNDER_PIPELINE]
+        os.environ.pop("TTLKIT_HOME") if before is None else os.environ.update(TTLKIT_HOME=before)
 
 
 def _join_in_time(channel: threading.Thread, timeout: float | None = None) -> None:
@@ -207,6 +212,7 @@ def sections(run_folder: Path) -> list[Path]:
     return found
 
 
-def notes(stages: Sequence[StageRun]) -> list[str]:
+def notes(run_folder: Path) -> list[str]:
     """One line for each finished stage whose code is not today's: results of two codes may stand side by side."""
-    return [f"{stage.name} was made by other code: {other}" for stage in stages if (other := stage.other_code())]
+    folders = sorted(path.parent for path in run_folder.glob("[0-9][0-9]_*/DONE.json"))
+    return [f"{folder.name} {OTHER_CODE}: {other}" for folder in folders if (other := other_code(folder))]

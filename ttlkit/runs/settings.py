@@ -38,9 +38,9 @@ HELP = {
 }
 
 
-def knob(default: Any = None, profile: str = "", least: float | None = None) -> Any:
-    """A parameter: None is filled in from that field of the profile; less than `least` is refused."""
-    return field(default=default, metadata={"profile": profile, "least": least})
+def knob(default: Any = None, profile: str = "", least: float | None = None, most: float = float("inf")) -> Any:
+    """A parameter: None is filled in from that field of the profile; less than `least`, more than `most` is refused."""
+    return field(default=default, metadata={"profile": profile, "least": least, "most": most})
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Settings:
     profile: str = knob("pocket")
     collection: str = knob("pocket")
     run: str | None = knob()
-    seed: int = knob(0, least=0)
+    seed: int = knob(0, least=0, most=2**32 - 1)
 
     @property
     def variant(self) -> str:
@@ -81,7 +81,7 @@ class Training(Settings):
     batch: int | None = knob(profile="batch", least=1)
     patch: int | None = knob(profile="patch", least=16)
     workers: int | None = knob(profile="workers", least=0)
-    learning_rate: float = knob(2e-3)
+    learning_rate: float = knob(2e-3, least=0, most=1)
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,12 @@ class FineTuning(Training):
     tasks: str = knob(TASK_NAMES)
     guide: str = knob(GUIDE)
     n_pairs: int | None = knob(profile="n_pairs", least=1)
-    rendered: float | None = knob(profile="rendered", least=0)
+    rendered: float | None = knob(profile="rendered", least=0, most=1)
     steps: int | None = knob(profile="fine_tuning_steps", least=1)
     width: int | None = knob(profile="student_width", least=8)
-    learning_rate: float | None = knob(profile="fine_tuning_rate")  # type: ignore[assignment]
+    learning_rate: float | None = knob(profile="fine_tuning_rate", least=0, most=1)  # type: ignore[assignment]
     guidance: float | None = knob(profile="guidance", least=0)
-    blend: float | None = knob(profile="blend", least=0)
+    blend: float | None = knob(profile="blend", least=0, most=1)
 
     @property
     def variant(self) -> str:
@@ -211,8 +211,10 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     for name, facts in known.items():
         if values[name] is None and facts["profile"]:
             values[name] = getattr(profile, facts["profile"])
-        if facts["least"] is not None and values[name] < facts["least"]:
-            raise SettingsError(f"{name} = {values[name]} is too small; {kind.stage} needs at least {facts['least']}")
+        least, most = facts["least"], facts["most"]
+        if least is not None and not least <= values[name] <= most:  # written so that NaN fails too
+            wanted = f"at least {least}" + (f" and at most {most}" if most < float("inf") else "")
+            raise SettingsError(f"{name} = {values[name]}: {kind.stage or 'a run'} needs {wanted}")
     if "init" in values and start_of(values["init"]).long and given.get("steps") is None:
         values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
     if values.get("patch", 0) % 16:

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from ttlkit import files, machine
 from ttlkit.data import cache
+from ttlkit.data.image_files import SUFFIXES
 from ttlkit.runs import code
 from ttlkit.runs.profiles import PROFILES
 from ttlkit.runs.settings import STAGES, Settings, Training, resolve
-from ttlkit.words import SettingsError
+from ttlkit.words import SettingsError, split_names
 
 T = TypeVar("T")
 DONE, HALF = "DONE.json", ".finished.json"  # HALF: the notebook has ended, but is not written yet
@@ -55,8 +56,8 @@ class StageRun:
         read = {part: folder_hash(self.collection / part) for part in self.settings.reads}
         return {
             "settings": {k: v for k, v in given.items() if k not in (*ELSEWHERE, *self.settings.names)},
-            "images": {**read, "simulated": bool(read) and (self.collection / "SIMULATED.txt").exists()},
-            "files": {name: named_files(given[name]) for name in self.settings.names},
+            "images": {**read, "simulated": (self.collection / "SIMULATED.txt").exists()},
+            "files": {name: named_files(given[name], name == "peers") for name in self.settings.names},
             "earlier stages": {name: self._handed_on(name) for name in self.settings.needs()},
             "precision": machine.precision(),
             "code": code.of_notebook(self.settings.stage),
@@ -74,8 +75,9 @@ class StageRun:
 
         Of the code that is what the training runs, so a figure can be changed without training again.
         """
-        training = {k: v for k, v in self.inputs.items() if k not in ("code", "notebook")}
-        return files.sha256_of(training, code.of_source(code.TRAINING))[:16]
+        others = {k: v for k, v in self.inputs.items() if k not in ("code", "notebook")}
+        modules = {name: digest for name, digest in self.inputs["code"].items() if name.startswith(code.TRAINING)}
+        return files.sha256_of(others, modules, code.training_cells(self.settings.stage))[:16]
 
     def stale(self, accept_code: bool = False) -> str:
         """'' when the stage is done: its inputs are today's, and every file that it made is as it was written.
@@ -102,12 +104,6 @@ class StageRun:
         """What DONE.json says; {} where the stage is not finished."""
         return read_done(self.folder)
 
-    def other_code(self) -> str:
-        """What of the code has changed since the stage was made, in words; '' where nothing has."""
-        done = self.done()
-        now = {"code": code.of_notebook(self.settings.stage), "notebook": code.notebook_hash(self.settings.stage)}
-        return difference({k: done["inputs"].get(k) for k in now}, now) if done else ""
-
     def _handed_on(self, name: str) -> dict[str, str]:
         made = read_done(self.run_folder / name).get("files", {})
         return {file: digest for file, digest in made.items() if file.endswith((".safetensors", ".csv"))}
@@ -118,22 +114,25 @@ class StageRun:
         """A file of an earlier stage; SettingsError names the stage to run first where it is missing or damaged."""
         folder = (self.run_folder / name).resolve()  # "../other-run/..." before this run has a folder
         done = read_done(folder)
-        damaged = done and file in done["files"] and files.sha256(folder / file) != done["files"][file]
+        path, digest = folder / file, done.get("files", {}).get(file)
+        damaged = digest and (not path.is_file() or files.sha256(path) != digest)
         if not done or damaged:
             notebook, _, variant = name.partition("-")
             option = {"02_teacher_pretraining": "task", "04_fine_tuning": "init"}.get(notebook)
             option = f" with {option} = '{variant}'" if option else ""
-            problem = f"whose {file} is damaged" if damaged else "which is not finished"
+            problem = f"whose {file} is damaged or gone" if damaged else "which is not finished"
             raise SettingsError(
                 f"{self.name} needs {name}, {problem} in {self.run_folder}: "
                 f"run notebooks/{notebook}.ipynb{option} first, or `make reproduce`"
             )
-        return folder / file
+        return path
 
     def begin(self, writes: bool = True) -> StageRun:
         """Check the earlier stages, freeze the inputs, seed everything, write config.json (one process `writes`)."""
         for name in self.settings.needs():
             self.require(name)
+        if changed := code.changed_since_loaded():
+            raise SettingsError(f"{', '.join(changed)} changed after this process had loaded it; restart the kernel")
         self.__dict__.pop("inputs", None)
         self.began, _ = time.time(), self.inputs
         machine.seed_everything(self.settings.seed)
@@ -189,13 +188,22 @@ class StageRun:
             release(self.run_folder)
         return results
 
-    def seal(self) -> bool:
-        """Write DONE.json, last of all; False where the notebook has not come to its end."""
+    def seal(self, notebook: str = "") -> bool:
+        """Write DONE.json, last of all; False where the notebook has not come to its end.
+
+        `notebook`: hash of the notebook that was executed, where that is known better than by the kernel.
+        """
         facts = files.read_json(self.folder / HALF)
         if not facts:
             return False
-        found = sorted(path for path in self.folder.rglob("*") if path.is_file() and _is_result(path))
-        facts["files"] = {path.relative_to(self.folder).as_posix(): files.sha256(path) for path in found}
+        facts["inputs"]["notebook"] = notebook or facts["inputs"]["notebook"]
+        made = {path.relative_to(self.folder).as_posix(): path for path in self.folder.rglob("*") if path.is_file()}
+        facts["files"] = {
+            name: files.sha256(path)
+            for name, path in sorted(made.items())
+            if not name.startswith(".") and "/." not in name and path.stat().st_mtime > self.began - 2
+            if name not in (DONE, "checkpoint.pt") and (name != "notebook.ipynb" or self._under_pipeline())
+        }
         files.write_json(self.folder / DONE, {**facts, "checksum": files.sha256_of(facts)})
         files.remove(self.folder / HALF)
         return True
@@ -270,7 +278,8 @@ def read_done(folder: Path) -> dict[str, Any]:
     """DONE.json of a stage folder; {} where it is missing, empty, cut short or one bit of it has changed."""
     done = files.read_json(folder / DONE)
     facts = {k: v for k, v in done.items() if k != "checksum"} if isinstance(done, dict) else {}
-    return facts if facts and done.get("checksum") == files.sha256_of(facts) else {}
+    whole = facts.get("inputs") and facts.get("files") and done.get("checksum") == files.sha256_of(facts)
+    return facts if whole else {}
 
 
 def difference(before: Any, now: Any, ignored: tuple[str, ...] = ()) -> str:
@@ -295,25 +304,33 @@ def difference(before: Any, now: Any, ignored: tuple[str, ...] = ()) -> str:
     return ""
 
 
+def other_code(folder: Path) -> str:
+    """What of the code has changed since the stage in this folder was made, in words; '' where nothing has."""
+    stage, inputs = folder.name.partition("-")[0], read_done(folder).get("inputs")
+    now = {"code": code.of_notebook(stage), "notebook": code.notebook_hash(stage)} if inputs else {}
+    return difference({part: inputs.get(part) for part in now}, now) if inputs else ""
+
+
 def folder_hash(folder: Path) -> str:
-    """Hash over names and whole contents of every file below a folder; a file that has not moved is not read again."""
-    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return files.sha256_of([[path.relative_to(folder).as_posix(), cache.content_hash(path)] for path in found])[:16]
+    """Hash over names and whole contents of every image below a folder; a file that has not moved is not read again."""
+    found, seen = [], set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        folders[:] = [f for f in folders if f[0] != "." and os.path.realpath(os.path.join(place, f)) not in seen]
+        found += [Path(place, name) for name in names if name[0] != "." and name.lower().endswith(SUFFIXES)]
+    listed = [[path.relative_to(folder).as_posix(), cache.content_hash(path)] for path in sorted(found)]
+    return files.sha256_of(listed)[:16]
 
 
-def named_files(text: str) -> dict[str, str]:
-    """Name to hash of the files that a parameter names: files, or folders of weights, separated by commas."""
+def named_files(text: str, several: bool) -> dict[str, str]:
+    """Name to hash of the file that a parameter names, or of `several` files and folders of weights between commas."""
     found: dict[str, str] = {}
-    for given in (Path(part).expanduser() for part in text.split(",") if part):
+    for given in (Path(part).expanduser() for part in (split_names(text) if several else [text] if text else [])):
         inside = sorted(p for p in given.glob("*") if p.suffix in (".pth", ".safetensors")) if given.is_dir() else []
         for path in inside or [given]:
             digest = cache.content_hash(path)[:16] if path.is_file() else "missing"
             found[path.name] = found.get(path.name, "") + digest
     return found
-
-
-def _is_result(path: Path) -> bool:
-    return not path.name.startswith(".") and path.name not in (DONE, "checkpoint.pt")
 
 
 def assigned_names(source: str) -> list[str]:
