@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,8 +103,9 @@ def swap(one, other):
 
 def link(world):
     """The rainy photographs lie elsewhere, behind a link."""
-    shutil.move(world.images / "real/rainy", world.home / "elsewhere")
-    (world.images / "real/rainy").symlink_to(world.home / "elsewhere")
+    elsewhere = Path(tempfile.mkdtemp(dir=world.home)) / "rainy"
+    shutil.move(world.images / "real/rainy", elsewhere)
+    (world.images / "real/rainy").symlink_to(elsewhere)
 
 
 def peers(world, more=""):

@@ -9,7 +9,7 @@ import pytest
 from ttlkit import cli, files
 from ttlkit.evaluate import scores
 from ttlkit.lesson import figures
-from ttlkit.runs import code, stages, sweep
+from ttlkit.runs import code, sweep
 from ttlkit.runs.settings import Distillation, TeacherPretraining, resolve
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
@@ -180,6 +180,6 @@ def test_a_sweep_from_end_to_end(home, capsys):
         (n, model) for n in (2, 4) for model in ("input", "scratch", "student")
     }
     weights = [home / f"outputs/tiny-seed0-pairs{n}/03_distillation/student.safetensors" for n in (2, 4)]
-    assert stages.file_hash(weights[0]) == stages.file_hash(weights[1])
+    assert files.sha256(weights[0]) == files.sha256(weights[1])
     assert cli.main(arguments) == 0
     assert capsys.readouterr().out.count("done before") == 13

@@ -35,7 +35,7 @@ def of_source(source: str) -> dict[str, str]:
         path = waiting.pop()
         name = path.relative_to(PACKAGE).as_posix()
         if name not in found and name not in SETTINGS:
-            found[name], needs = _read(path, path.stat().st_mtime_ns, path.stat().st_size)
+            found[name], needs = _read(path)
             page = path.with_suffix(".html")  # a template that the module fills in
             found[name] += files.sha256(page)[:8] if page.is_file() else ""
             # The face of the package imports everything when it is asked to; that is no part of other modules.
@@ -66,7 +66,7 @@ def changed_since_loaded() -> list[str]:
     for name, module in sorted(sys.modules.items()):
         if name.startswith("ttlkit.") and getattr(module, "__file__", None):
             path = Path(str(module.__file__))
-            now = _read(path, path.stat().st_mtime_ns, path.stat().st_size)[0]
+            now = _read(path)[0]
             if _loaded.setdefault(path, now) != now:
                 changed.append(path.name)
     return changed
@@ -84,14 +84,18 @@ def _cells(stage: str, kind: str) -> list[str]:
     return [s for s, k, t in zip(sources, kinds, tags, strict=True) if k == kind and "bootstrap" not in t]
 
 
-@lru_cache(maxsize=512)
-def _read(path: Path, changed: int, size: int) -> tuple[str, frozenset[Path]]:
+def _read(path: Path) -> tuple[str, frozenset[Path]]:
     """(hash of what runs, the modules that it imports) of a file, read again when it has changed."""
+    return _read_once(path, path.stat().st_mtime_ns, path.stat().st_size, PACKAGE)
+
+
+@lru_cache(maxsize=512)
+def _read_once(path: Path, changed: int, size: int, package: Path) -> tuple[str, frozenset[Path]]:
     try:
         tree = _parsed(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError:
         raise SettingsError(f"{path}: not text in UTF-8; restore it") from None
-    needs = frozenset(_imported(tree, path.relative_to(PACKAGE).parts[:-1] if path.is_relative_to(PACKAGE) else ()))
+    needs = frozenset(_imported(tree, path.relative_to(package).parts[:-1] if path.is_relative_to(package) else ()))
     for node in ast.walk(tree):
         body: Any = getattr(node, "body", None)
         first = body[0].value if isinstance(body, list) and body and isinstance(body[0], ast.Expr) else None

@@ -278,7 +278,7 @@ def read_done(folder: Path) -> dict[str, Any]:
     """DONE.json of a stage folder; {} where it is missing, empty, cut short or one bit of it has changed."""
     done = files.read_json(folder / DONE)
     facts = {k: v for k, v in done.items() if k != "checksum"} if isinstance(done, dict) else {}
-    whole = facts.get("inputs") and facts.get("files") and done.get("checksum") == files.sha256_of(facts)
+    whole = {"inputs", "files"} <= facts.keys() and done.get("checksum") == files.sha256_of(facts)
     return facts if whole else {}
 
 
