@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from ttlkit import files, machine
 from ttlkit.data import cache
+from ttlkit.data.collections import open_collection
 from ttlkit.data.image_files import SUFFIXES
 from ttlkit.runs import code
 from ttlkit.runs.profiles import PROFILES
@@ -225,6 +226,8 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
     stage_run = StageRun(resolve(kind, given))
     if not stage_run._under_pipeline():
         hold(stage_run.run_folder)
+    if stage_run.settings.collection == "pocket" and not stage_run.collection.exists():
+        open_collection(stage_run.collection, stage_run.profile.pocket_scenes)  # or it would be made after the look
     stage_run.begin()
     print(f"{stage_run.name}: profile {stage_run.settings.profile}, seed {stage_run.settings.seed}")
     print(f"images from {stage_run.collection}\nresults to  {stage_run.folder}")
