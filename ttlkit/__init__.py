@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from ttlkit.apply.restore import derain as derain
 
 __version__ = "0.1.0"
-# Else torch's waiting threads spin, and beside another busy process a step takes 4 to 13 times as long.
+# Else torch's waiting threads spin: on a crowded machine a step then takes some 10 times as long. On a quiet one the
+# spinning is faster, by half: tests/benchmarks/threads.py.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
