@@ -17,7 +17,7 @@ import pytest
 from conftest import environment, reproduce
 from jupyter_client.channels import HBChannel
 
-from ttlkit.runs import pipeline, settings, stages
+from ttlkit.runs import code, pipeline, settings
 
 REPO = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((REPO / "notebooks").glob("*.ipynb"))
@@ -70,7 +70,7 @@ def test_parameters_are_flat_literals_with_help_and_match_the_settings(notebook)
     for line in source.splitlines():
         found = re.fullmatch(r"(\w+) = (?:None|-?[\d.e-]+|\"[^\"]*\")  # type: (?:str|int|float) (.+)", line)
         assert found and found[2] == settings.HELP[found[1]], line
-    names = stages.assigned_names(source)
+    names = code.assigned_names(source)
     assert names == list(dict.fromkeys(names))
     scope: dict = {}
     exec(source, scope)  # noqa: S102 - our own cell, literals only

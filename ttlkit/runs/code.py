@@ -60,6 +60,17 @@ def training_cells(stage: str) -> list[str]:
     return cells[: last + 1]
 
 
+def assigned_names(source: str) -> list[str]:
+    """Names that a cell assigns at top level."""
+    return [
+        target.id
+        for node in ast.parse(source).body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    ]
+
+
 def changed_since_loaded() -> list[str]:
     """Modules of ttlkit in this process whose files are no longer what it runs: a kernel must then be restarted."""
     changed = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import sys
@@ -78,7 +77,12 @@ class StageRun:
         """
         others = {k: v for k, v in self.inputs.items() if k not in ("code", "notebook")}
         modules = {name: digest for name, digest in self.inputs["code"].items() if name.startswith(code.TRAINING)}
-        return files.sha256_of(others, modules, code.training_cells(self.settings.stage))[:16]
+        return files.sha256_of(others, modules, self.training_cells)[:16]
+
+    @cached_property
+    def training_cells(self) -> list[str]:
+        """The notebook's code up to the cell that trains, as `inputs` of the moment when the stage began."""
+        return code.training_cells(self.settings.stage)
 
     def stale(self, accept_code: bool = False) -> str:
         """'' when the stage is done: its inputs are today's, and every file that it made is as it was written.
@@ -134,8 +138,9 @@ class StageRun:
             self.require(name)
         if changed := code.changed_since_loaded():
             raise SettingsError(f"{', '.join(changed)} changed after this process had loaded it; restart the kernel")
-        self.__dict__.pop("inputs", None)
-        self.began, _ = time.time(), self.inputs
+        for frozen in ("inputs", "training_cells"):
+            self.__dict__.pop(frozen, None)
+        self.began, _ = time.time(), (self.inputs, self.training_cells)
         machine.seed_everything(self.settings.seed)
         machine.tune_process()
         if not writes:
@@ -222,7 +227,7 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
     given = {f.name: scope[f.name] for f in fields(kind) if f.name in scope}
     for cell in scope.get("In", []):  # papermill injects a misspelt name without complaint
         if cell.startswith("# Parameters\n"):
-            given.update({n: scope[n] for n in assigned_names(cell)})
+            given.update({n: scope[n] for n in code.assigned_names(cell)})
     stage_run = StageRun(resolve(kind, given))
     if not stage_run._under_pipeline():
         hold(stage_run.run_folder)
@@ -334,14 +339,3 @@ def named_files(text: str, several: bool) -> dict[str, str]:
             digest = cache.content_hash(path)[:16] if path.is_file() else "missing"
             found[path.name] = found.get(path.name, "") + digest
     return found
-
-
-def assigned_names(source: str) -> list[str]:
-    """Names that a cell assigns at top level."""
-    return [
-        target.id
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    ]
