@@ -4,7 +4,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-PYTHON ?= python3
+# Only make's command line counts: what the surrounding environment calls RUN or SEED was not meant for this. Values
+# reach the recipes through the environment, as they were typed: make expands no $ in them, and the shell splits nothing.
+TAKEN := COLLECTION PROFILE RUN SEED PEERS N_PAIRS PYTHON ARGS
+$(foreach name,$(TAKEN),$(eval override export $(name) := $$(if $$(filter command,$$(origin $(name))),$$(value $(name)))))
+override export PYTHON := $(or $(PYTHON),python3)
+
 VENV := .venv
 BIN := $(VENV)/bin
 LOG := $(VENV)/install.log
@@ -20,19 +25,19 @@ help: ## list the targets
 .venv: $(STAMP) ## install the pinned packages into .venv [PYTHON=python3]
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
-	  echo "make: needs Python 3.11 or newer, but '$(PYTHON)' is" \
-	    "$$($(PYTHON) --version 2>/dev/null || echo not found); name another with PYTHON=..." >&2; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "make: needs Python 3.11 or newer, but '$$PYTHON' is" \
+	    "$$("$$PYTHON" --version 2>/dev/null || echo not found); name another with PYTHON=..." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$PYTHON" -m venv --clear $(VENV)
 	@echo "installing into $(VENV): some minutes and 2 to 6 GB the first time (log: $(LOG))"
 	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]' >$(LOG) 2>&1 || { \
 	  grep -v '^WARNING: Location' $(LOG) | tail -n 20 >&2; \
 	  echo "make: the install failed, see $(LOG); 'make .venv' tries again" >&2; exit 1; }
 	@touch $@
 
-OPTIONS = $(strip $(if $(COLLECTION),--collection '$(COLLECTION)') $(if $(PROFILE),--profile '$(PROFILE)') \
-  $(if $(RUN),--run '$(RUN)') $(if $(SEED),--seed '$(SEED)') $(if $(PEERS),--peers '$(PEERS)') \
-  $(if $(N_PAIRS),--n-pairs '$(N_PAIRS)'))
+OPTIONS = $(strip $(if $(COLLECTION),--collection="$$COLLECTION") $(if $(PROFILE),--profile="$$PROFILE") \
+  $(if $(RUN),--run="$$RUN") $(if $(SEED),--seed="$$SEED") $(if $(PEERS),--peers="$$PEERS") \
+  $(if $(N_PAIRS),--n-pairs="$$N_PAIRS"))
 .PHONY: reproduce
 reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0 N_PAIRS=n PEERS=folder]
 	$(BIN)/ttlkit reproduce $(OPTIONS)

@@ -115,21 +115,50 @@ def test_make_alone_lists_the_targets():
         assert re.search(rf"^  {target} +\w", done.stdout, re.MULTILINE)
 
 
+@pytest.fixture
+def given_on(tmp_path):
+    """What `ttlkit` gets from make: (arguments of make) -> list. It is a script here that shows its own arguments."""
+    venv = tmp_path / "venv"
+    _script(venv / "bin" / "ttlkit", "printf '%s\\0' \"$@\"")
+    (venv / ".installed").touch()  # newer than what it was made from
+
+    def call(*arguments):
+        done = _make("-s", f"VENV={venv}", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.split("\0")[:-1]
+
+    return call
+
+
 @needs_make
 @pytest.mark.parametrize(
-    ("given", "passed"),
-    [
-        ([], ""),
-        (["PROFILE=smoke"], "--profile 'smoke'"),
-        (["COLLECTION=my rain", "SEED=0"], "--collection 'my rain' --seed '0'"),
-        (["RUN=001", "PROFILE=colab"], "--profile 'colab' --run '001'"),
-    ],
-)
-def test_make_reproduce_passes_on_only_what_is_set(given, passed, monkeypatch):
-    for name in ("COLLECTION", "PROFILE", "RUN", "SEED"):
-        monkeypatch.delenv(name, raising=False)
-    done = _make("-n", "reproduce", *given)
-    assert done.stdout.splitlines()[-1] == f".venv/bin/ttlkit reproduce {passed}"
+    "folder",
+    ["/data/Wang's rain", "a$b $HOME", "two  blanks ", "x'; touch {here}; '", '"$(touch {here})"',
+     "$(shell touch {here})", "a\\b#c,d)%*", "--dry-run", "two\nlines"],
+)  # fmt: skip
+def test_make_passes_a_value_on_as_it_was_typed(folder, given_on, tmp_path):
+    folder = folder.format(here=tmp_path / "touched")
+    expected = ["reproduce", f"--collection={folder}", "--run=001", f"--peers={folder}"]
+    assert given_on("reproduce", f"COLLECTION={folder}", f"PEERS={folder}", "RUN=001", "SEED=") == expected
+    assert not (tmp_path / "touched").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("flag", ["-s", "-e"])  # -e: the environment wins over the Makefile, but was not meant for us
+def test_make_takes_nothing_from_the_surrounding_environment(flag, given_on, monkeypatch):
+    for name in ("COLLECTION", "PROFILE", "RUN", "SEED", "PEERS", "N_PAIRS", "PYTHON", "ARGS"):
+        monkeypatch.setenv(name, "foreign")
+    assert given_on(flag, "reproduce", "N_PAIRS=3") == ["reproduce", "--n-pairs=3"]
+    assert "foreign" not in _make("-n", flag, "test").stdout
+
+
+@needs_make
+def test_make_leaves_the_arguments_of_pytest_to_the_shell():
+    assert (
+        _make("-n", "test", "ARGS=-k 'a$b' -m \"not slow\"")
+        .stdout.splitlines()[-1]
+        .endswith(" -k 'a$b' -m \"not slow\"")
+    )
 
 
 # ---- a parameter's help and default stand once: in ttlkit/runs/settings.py ----------------------------------------
@@ -143,9 +172,7 @@ def _options_of(command):
 
 def _makefile_options():
     """{NAME: option} that `make reproduce` passes on."""
-    lines = re.findall(
-        r"\$\(if \$\((\w+)\),(--[\w-]+) '\$\((\w+)\)'\)", (REPO / "Makefile").read_text(encoding="utf-8")
-    )
+    lines = re.findall(r'\$\(if \$\((\w+)\),(--[\w-]+)="\$\$(\w+)"\)', (REPO / "Makefile").read_text(encoding="utf-8"))
     assert lines and all(name == value for name, _, value in lines)
     return {name: option for name, option, _ in lines}
 
@@ -194,7 +221,7 @@ def _script(path, text):
 
 @needs_make
 def test_make_refuses_an_old_python_in_one_line(tmp_path):
-    old = _script(tmp_path / "python", '[ "$1" = --version ] && echo Python 3.9.2 || exit 1')
+    old = _script(tmp_path / "an old" / "python", '[ "$1" = --version ] && echo Python 3.9.2 || exit 1')
     done = _make(".venv", f"VENV={tmp_path}/venv", f"PYTHON={old}")
     assert done.returncode != 0
     assert "needs Python 3.11 or newer" in done.stderr.splitlines()[0]
