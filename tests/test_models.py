@@ -1,8 +1,15 @@
 """Networks: shapes, reach, weights that survive the disk, the published baseline."""
 
+import pickle
+import subprocess
+import sys
+import time
+
 import pytest
+import safetensors.torch
 import torch
 
+from ttlkit import machine
 from ttlkit.data import image_files, tensors
 from ttlkit.evaluate import baselines, metrics
 from ttlkit.method import networks, weights
@@ -54,15 +61,75 @@ def test_equal_weights_give_equal_files(tmp_path):
     assert len(files) == 1
 
 
-def test_bad_weights_give_one_line(tmp_path):
+WEIGHTS = Restorer(8).state_dict()
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, "no JSON", "[]", "{}", "7", DEEP, '{"kind": []}', '{"kind": "Other", "arguments": {}}']
+    + [f'{{"kind": "Restorer", "arguments": {a}}}' for a in ("[]", '{"x": 1}', '{"width": "8"}', '{"width": -8}')]
+    + ['{"kind": "Restorer", "arguments": {"width": 3000}}', '{"kind": "Restorer", "arguments": {"width": 1e300}}']
+    + [f'{{"kind": "Ensemble", "arguments": {{"widths": {[8] * 5000}}}}}'],
+)
+def test_an_odd_header_is_one_line_and_takes_no_memory(header, tmp_path):
+    path = tmp_path / "odd.safetensors"
+    safetensors.torch.save_file(WEIGHTS, path, metadata=None if header is None else {"ttlkit": header})
+    began = time.process_time()
+    with pytest.raises(
+        WeightsError, match=r"odd\.safetensors: not weights written by ttlkit .*train them again"
+    ) as said:
+        weights.load_weights(path)
+    assert "\n" not in str(said.value) and len(str(said.value)) < 500 and time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", b"PK\x03\x04", pickle.dumps([1]), pickle.dumps({"a": 1})])
+def test_bad_weights_give_one_line(content, tmp_path):
+    for load, suffix in ((weights.load_weights, ".safetensors"), (baselines.load_prenet, ".pth")):
+        path = tmp_path / f"bad{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=rf"bad\{suffix}: not .*; take other weights, or train") as said:
+            load(path)
+        assert "\n" not in str(said.value)
+
+
+def test_missing_weights_say_how_to_make_them(tmp_path):
     with pytest.raises(WeightsError, match=r"no such weights.*make reproduce"):
         weights.load_weights(tmp_path / "none.safetensors")
-    (tmp_path / "bad.safetensors").write_bytes(b"not weights")
-    with pytest.raises(WeightsError, match=r"bad.safetensors.*train again"):
-        weights.load_weights(tmp_path / "bad.safetensors")
-    (tmp_path / "bad.pth").write_bytes(b"not weights")
-    with pytest.raises(WeightsError, match=r"bad.pth.*PReNet"):
-        baselines.load_prenet(tmp_path / "bad.pth")
+
+
+def test_weights_that_may_not_be_read_are_not_called_bad(ordinary_user):
+    for load, name in ((weights.load_weights, "a.safetensors"), (baselines.load_prenet, "a.pth")):
+        (ordinary_user / name).write_bytes(b"x")
+        (ordinary_user / name).chmod(0)
+        with pytest.raises(WeightsError, match=rf"{name}: cannot be read \(Permission denied\); make it readable"):
+            load(ordinary_user / name)
+
+
+LITTLE = """
+import resource, sys
+from ttlkit.method import weights
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 10_000_000, -1))
+try:
+    weights.load_weights(sys.argv[1])
+except weights.WeightsError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
+def test_short_memory_is_not_blamed_on_the_weights(tmp_path):
+    path = weights.save_weights(Restorer(80), tmp_path / "large.safetensors")
+    done = subprocess.run([sys.executable, "-c", LITTLE, str(path)], capture_output=True, text=True, timeout=60)
+    assert done.stdout == f"{path}: too little memory is free to load it; close other programs\n", done.stderr
+
+
+def test_released_weights_are_installed_again_and_never_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "PACKAGE", tmp_path)
+    (tmp_path / "student.safetensors").write_bytes(b"damaged")
+    with pytest.raises(WeightsError, match=r"not weights written by ttlkit .*; install ttlkit again$"):
+        weights.load_weights(tmp_path / "student.safetensors")
 
 
 def test_transfer_copies_what_there_is():

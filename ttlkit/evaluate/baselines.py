@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttlkit.apply.restore import load_restorer
-from ttlkit.method.weights import WeightsError, check_finite
+from ttlkit.method.weights import WeightsError, check_finite, reading
 
 
 class PReNet(nn.Module):
@@ -44,11 +44,8 @@ class PReNet(nn.Module):
 def load_prenet(path: str | Path) -> PReNet:
     """PReNet with its released weights (.pth, a pickle of tensors; no code in it runs); WeightsError names bad ones."""
     model = PReNet()
-    try:
+    with reading(path, "the released six-stage PReNet weights"):
         model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as error:  # torch raises many kinds for a bad pickle
-        first_line = str(error).partition("\n")[0]
-        raise WeightsError(f"{path}: not the released six-stage PReNet weights ({first_line})") from None
     check_finite(model, path)
     return model.eval()
 

@@ -118,6 +118,8 @@ class Ensemble(nn.Module):
 
     def __init__(self, widths: list[int]):
         super().__init__()
+        if len(widths) > 100:
+            raise ValueError(f"{len(widths)} backbones: at most 100 stand side by side")
         self.arguments = {"widths": widths}
         self.backbones = nn.ModuleList(UNet(width) for width in widths)
         self.head = build_head(sum(widths))

@@ -1,16 +1,18 @@
 """Weights: safetensors in and out, what starts from what, blending, freezing."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ttlkit import files
+from ttlkit import files, machine
 from ttlkit.method.networks import Derainer, Ensemble, Recogniser, Restorer
 
 KINDS: dict[str, type[nn.Module]] = {"Restorer": Restorer, "Recogniser": Recogniser, "Ensemble": Ensemble}
@@ -25,8 +27,8 @@ def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
     # One entry: safetensors writes several in random order, and equal weights must give equal files.
     header = {"ttlkit": json.dumps({"kind": type(model).__name__, "arguments": model.arguments, **card})}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with files.whole(path) as partial:
-        save_file(tensors, partial, metadata=header)
+    with files.whole(path) as place:
+        place.write_bytes(save(tensors, header))  # safetensors itself would raise no OSError where the disk is full
     return Path(path)
 
 
@@ -35,24 +37,45 @@ def load_weights(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights; train them first (make reproduce)")
-    try:
+    with reading(path, "weights written by ttlkit"):
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["ttlkit"])
-        model = KINDS[header["kind"]](**header["arguments"])
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, KeyError, RuntimeError, OSError) as error:
-        raise WeightsError(
-            f"{path}: not weights written by ttlkit ({error}); delete the file and train again"
-        ) from None
+        build, tensors = partial(KINDS[header["kind"]], **header["arguments"]), load_file(path)
+        with torch.device("meta"):  # takes no memory, whatever width the header claims
+            build().load_state_dict(tensors, assign=True)
+        model = build()
+        model.load_state_dict(tensors)
     check_finite(model, path)
     return model.eval()
+
+
+@contextmanager
+def reading(path: str | Path, wanted: str) -> Iterator[None]:
+    """WeightsError says what is wrong: the file cannot be opened, memory is short, or it is not what was `wanted`."""
+    try:
+        with open(path, "rb"):  # libraries call any file that they cannot open a missing one
+            yield
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise WeightsError(f"{path}: cannot be read ({words}); make it readable, or take other weights") from None
+    except Exception as error:  # noqa: BLE001 - of a bad header or pickle nearly every kind there is
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if isinstance(error, MemoryError) or "allocate memory" in words:
+            raise WeightsError(f"{path}: too little memory is free to load it; close other programs") from None
+        raise WeightsError(f"{path}: not {wanted} ({words[:200]}); {_other(path)}") from None
 
 
 def check_finite(model: nn.Module, path: str | Path) -> None:
     """WeightsError, naming the file and the weights, where some are not finite: they would restore to black."""
     for name, values in model.state_dict().items():
         if not values.isfinite().all():
-            raise WeightsError(f"{path}: {name} is not finite; take other weights, or train them again")
+            raise WeightsError(f"{path}: {name} is not finite; {_other(path)}")
+
+
+def _other(path: str | Path) -> str:
+    """The way out where weights are bad."""
+    released = Path(path).resolve().is_relative_to(machine.PACKAGE)
+    return "install ttlkit again" if released else "take other weights, or train them again"
 
 
 def transfer(source: Restorer | Recogniser, target: Restorer) -> Restorer:

@@ -90,7 +90,7 @@ class TeacherPretraining(Training):
     reads = ("real", "streaks")
     task: str = knob("deblur")
     steps: int | None = knob(profile="teacher_steps", least=1)
-    width: int | None = knob(profile="teacher_width", least=8)
+    width: int | None = knob(profile="teacher_width", least=8, most=1024)
 
     @property
     def variant(self) -> str:
@@ -104,7 +104,7 @@ class Distillation(Training):
     tasks: str = knob(TASK_NAMES)
     guide: str = knob(GUIDE)
     steps: int | None = knob(profile="distillation_steps", least=1)
-    width: int | None = knob(profile="student_width", least=8)
+    width: int | None = knob(profile="student_width", least=8, most=1024)
 
     def needs(self) -> list[str]:
         return teacher_stages(split_names(self.tasks))
@@ -120,7 +120,7 @@ class FineTuning(Training):
     n_pairs: int | None = knob(profile="n_pairs", least=1)
     rendered: float | None = knob(profile="rendered", least=0, most=1)
     steps: int | None = knob(profile="fine_tuning_steps", least=1)
-    width: int | None = knob(profile="student_width", least=8)
+    width: int | None = knob(profile="student_width", least=8, most=1024)
     learning_rate: float | None = knob(profile="fine_tuning_rate", least=0, most=1)  # type: ignore[assignment]
     guidance: float | None = knob(profile="guidance", least=0)
     blend: float | None = knob(profile="blend", least=0, most=1)
