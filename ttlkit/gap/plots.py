@@ -31,7 +31,10 @@ def plot_distributions(values: dict[str, np.ndarray], label: str, unit: str = ""
     for x, (name, colour) in enumerate(colours(values).items()):
         data = np.asarray(values[name], dtype=float).ravel()
         data = data[np.isfinite(data)]
-        ticks.append(f"{name}\nn = {len(data)}")
+        short = (
+            name if len(name) < 40 else f"{name[:20]} … {name[-18:]}"
+        )  # no room is left beside a name of 250 letters
+        ticks.append(f"{short}\nn = {len(data)}")
         if not len(data):
             continue
         if len(data) >= 5 and np.ptp(data) > 1e-9 * np.abs(data).max():

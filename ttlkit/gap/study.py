@@ -191,7 +191,7 @@ def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Ro
     try:
         files.write_json(folder / "gap.json", {**tables, "skipped": [*a.skipped, *b.skipped], "note": note})
         files.write_text(folder / "values.csv", values.to_csv(index=False, float_format="%.6g"))
-        page = _page(folder.resolve() / "figures", a, b, found, deep, note)
+        page = _page(folder / "figures", a, b, found, deep, note)
         try:
             return report.write_report([], folder / "gap.html", f"{a.name} against {b.name}", page)
         except report.ReportError:  # its packages are no part of a core installation
@@ -202,19 +202,20 @@ def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Ro
 
 
 def _page(place: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row], note: str) -> str:
-    """The comparison as Markdown; its figures are written into the folder `place`."""
+    """The comparison as Markdown for a page beside the folder `place`, into which its figures are written."""
     from ttlkit.gap import plots
     from ttlkit.lesson import figures
 
     def figure(name: str, drawn) -> str:
         with files.whole(place / f"{name}.png") as partial:
             drawn.savefig(partial, format="png", dpi=110, bbox_inches="tight")
-        return f"\n![{name}]({place / name}.png)\n"
+        return f"\n![{name}](figures/{name}.png)\n"
 
+    first, second = (figures.in_markdown(side.name) for side in (a, b))
     rows = sorted(found["features"], key=lambda row: -row["wasserstein"])
     text = [
-        f"{verdict(found, a.name, b.name)}.\n",
-        f"A = {a.name}, {len(a.paths)} images; B = {b.name}, {len(b.paths)} images. {note}\n",
+        f"A = {first}, {len(a.paths)} images; B = {second}, {len(b.paths)} images. {note}\n",
+        f"In short: {verdict(found, first, second)}.\n",
         figure("distances", plots.plot_distances(rows)),
         figures.markdown_table(as_table(rows), COLUMNS, 3),
         f"\n## How to read it\n{HOW_TO_READ}",
@@ -233,7 +234,8 @@ def _page(place: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row
             figure(f"{feature.name}-seen", plots.plot_feature(feature, typical(a, feature), typical(b, feature))),
         ]
     if a.skipped or b.skipped:
-        text += ["\n## Left out\n", *(f"- {problem}" for problem in (*a.skipped, *b.skipped))]
+        rows = [{"left out": problem} for problem in (*a.skipped, *b.skipped)]
+        text += ["\n## Left out\n", figures.markdown_table(rows)]
     return "\n".join(text)
 
 

@@ -3,6 +3,7 @@
 import html
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import chain, cycle
@@ -187,8 +188,15 @@ def _cell(value, digits: int) -> str:
     return f"{float(value):.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
 
 
-# In Markdown no cell ends its table, and none holds a tag or a formula.
-_IN_MARKDOWN = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "&#36;"})
+# What makes markup of a name within a line of Markdown; `[`, `_` and `~` only where they could, for numbers and words.
+_MARKUP = re.compile(r"[&<>|$*`\\]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~")
+
+
+def in_markdown(text: str) -> str:
+    """A name as text of Markdown, in one line: no part of it is a tag, a link, a formula or the end of a cell."""
+    return _MARKUP.sub(
+        lambda found: html.escape(found[0]) if found[0] in "&<>" else f"&#{ord(found[0])};", " ".join(text.split())
+    )
 
 
 class table:
@@ -202,7 +210,7 @@ class table:
         self.sides = ["right" if number else "left" for number in numbers]
 
     def _repr_markdown_(self) -> str:
-        head, *body = ([" ".join(cell.split()).translate(_IN_MARKDOWN) for cell in line] for line in self.lines)
+        head, *body = ([in_markdown(cell) for cell in line] for line in self.lines)
         ruler = ["---:" if side == "right" else "---" for side in self.sides]
         return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *body))
 
