@@ -784,6 +784,16 @@ def header_bomb():
     return buffer.getvalue()
 
 
+def sparse(size):
+    """A tar of 2 kB whose picture says that it has so many bytes, nearly all of them a hole."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        info = tarfile.TarInfo("Rain100L/rainy/rain-000.png")
+        info.pax_headers = {"GNU.sparse.map": "0,0", "GNU.sparse.size": str(size), "GNU.sparse.name": info.name}
+        archive.addfile(info)
+    return buffer.getvalue()
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
@@ -801,6 +811,8 @@ def header_bomb():
         (encrypted(), "is encrypted"),
         (bomb(), "a compression bomb"),
         (header_bomb(), "a compression bomb"),
+        (sparse(1 << 30), "a compression bomb"),
+        (sparse(1 << 20), "is a sparse file"),
         (tarred({"unwanted": bytes(30 << 20)} | pairs()), "a compression bomb"),
         (zipped(pairs() | {"b/Rain100L/rainy/rain-000.png": picture(3)}), "would both become test/rain/rainy/000.png"),
         (zipped(pairs() | {"top/Rain100L/rainy/rain-001.png": b"not a picture"}), "not an image"),
@@ -817,6 +829,17 @@ def test_what_is_not_safe_or_not_sound_is_refused_in_one_line(tmp_path, data, sa
         stage(data, tmp_path)
     assert says in str(error.value) and "\n" not in str(error.value)
     assert {path.name for path in tmp_path.iterdir()} <= {"canary", "in", "staging"}
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "雨", "🌧"])
+def test_a_name_too_long_for_disks_is_refused_and_any_other_taken(tmp_path, letter):
+    """Disks count bytes: 80 signs of Chinese are 240."""
+    keys = {"kind": "clean", "count": None, "rules": (Rule(r"(?P<n>[^/]+)\.png", "real/clean/{n}.png"),)}
+    fits, long = (letter * (size // len(letter.encode())) for size in (230, 300))
+    if letter != "🌧":  # no letter of any language
+        assert list(stage(zipped({f"{fits}.png": picture(0)}), tmp_path, **keys)) == [f"real/clean/{fits}.png"]
+    with pytest.raises(FetchError, match="which is no file of a collection"):
+        stage(zipped({f"{long}.png": picture(0)}), tmp_path, **keys)
 
 
 def test_a_web_page_is_no_file_of_weights(tmp_path):

@@ -182,7 +182,8 @@ class DataSet:
 def is_target(path: str, kind: str | None = None) -> bool:
     """Whether `path` is a file's place in a collection (in the folders of one kind, or of any)."""
     folders = "|".join(FOLDERS.values()) if kind is None else FOLDERS[kind]
-    return re.fullmatch(rf"(?:{folders})/(?![. ])[\w .()+,@&=-]{{1,150}}(?<![. ])", path) is not None
+    good = re.fullmatch(rf"(?:{folders})/(?![. ])[\w .()+,@&=-]+(?<![. ])", path)
+    return good is not None and len(path.rpartition("/")[2].encode()) <= 240  # disks take 255, and count bytes
 
 
 def catalogue_path() -> Path:

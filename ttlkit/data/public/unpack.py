@@ -154,7 +154,8 @@ def _members(path: Path, folder: Path) -> Iterator[tuple[str, int, str, Callable
         with tarfile.open(path, tarinfo=_Header) as tar:
             for member in tar:
                 if not member.isdir():
-                    problem = "" if member.isreg() else "a link or no plain file"
+                    plain = "" if member.isreg() else "a link or no plain file"
+                    problem = "a sparse file: few bytes that become many" if member.issparse() else plain
                     yield member.name, member.size, problem, partial(tar.extractfile, member)
     elif suffix in (".zip", ".gz", ".tgz", ".bz2", ".xz"):
         words = "not an archive; a web page (quota, sign-in) saved under its name? Download it again"
