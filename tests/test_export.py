@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ttlkit import cli, machine
+from ttlkit import cli, files, machine
 from ttlkit.apply import export, restore
 from ttlkit.data import image_files
 from ttlkit.method import networks, weights
@@ -107,19 +107,55 @@ def test_the_command_line_exports_and_restores_without_torch(packages, home, cap
 
 
 def test_bad_files_are_named(packages, tmp_path):
-    import onnx
-
     with pytest.raises(export.ExportError, match=r"b\.onnx: no such file; `ttlkit export"):
         export.load(tmp_path / "b.onnx")
     for name in ("a.onnx", "a.xml"):
         (tmp_path / name).write_bytes(b"nothing of the kind")
         with pytest.raises(export.ExportError, match=f"{name}: not a network that"):
             export.load(tmp_path / name)
+
+
+FACTS = [None, "", "no JSON", "[]", '"text"', "7", "[" * 100_000, '{"radius": 154}']
+FACTS += [f'{{"radius": 154, "multiple": {odd}}}' for odd in ("0", "-16", '"16"', "1.5", "true", "null", "NaN")]
+FACTS += [f'{{"radius": {odd}, "multiple": 16}}' for odd in ("-1", '"far"', "[154]", "1e3", "false")]
+
+
+def test_facts_that_ttlkit_does_not_write_are_one_line(packages, tmp_path):
+    import onnx
+
     graph = onnx.load_from_string(export.to_onnx(networks.Restorer(8).eval()))
-    del graph.metadata_props[:]
-    onnx.save(graph, tmp_path / "other.onnx")
-    with pytest.raises(export.ExportError, match=r"other\.onnx: not written by ttlkit"):
-        export.load(tmp_path / "other.onnx")
+    path = tmp_path / "other.onnx"
+    for facts in FACTS:
+        del graph.metadata_props[:]
+        if facts is not None:
+            onnx.helper.set_model_props(graph, {"ttlkit": facts})
+        onnx.save(graph, path)
+        with pytest.raises(export.ExportError, match=r"other\.onnx: not written by ttlkit; make it with"):
+            export.load(path)
+
+
+def test_what_a_killed_export_left_is_cleared(packages, model, tmp_path):
+    left = files.partial_of(tmp_path / "a.onnx", process=99999999)  # one that is gone
+    left.mkdir()
+    (left / "a.onnx").write_bytes(b"half")
+    export.export(model, tmp_path / "a.onnx")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.onnx"]
+
+
+def test_an_exported_file_that_may_not_be_read_is_not_called_bad(ordinary_user):
+    for name in ("a.onnx", "a.xml"):
+        (ordinary_user / name).write_bytes(b"x")
+        (ordinary_user / name).chmod(0)
+        with pytest.raises(
+            export.ExportError, match=rf"{name}: cannot be read \(Permission denied\); make it readable"
+        ):
+            export.load(ordinary_user / name)
+
+
+def test_a_card_that_is_no_text_does_not_keep_weights_from_being_exported(model, tmp_path):
+    path = weights.save_weights(model, tmp_path / "a.safetensors")
+    (tmp_path / "README.md").write_bytes(b"caf\xe9")
+    assert export.card_of(path)["card"] == "caf\ufffd"
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])

@@ -15,14 +15,26 @@ from typing import Any
 
 _HERE = f"{zlib.crc32(platform.node().encode()):08x}"  # this machine: folders are shared on clusters
 _tidied: set[Path] = set()  # folders that this process has looked through for what killed processes left
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
     """A place beside `path` for a file or a folder that becomes `path` at the end, whole or not at all.
 
+    As `beside`, which says more.
+    """
+    with beside(path) as partial:
+        yield partial
+        os.replace(partial, path)
+
+
+@contextmanager
+def beside(path: str | Path) -> Iterator[Path]:
+    """A place for what shall become `path`, a file or a folder, gone at the end.
+
     Folders above it are made. What killed processes of this machine have left half written is cleared away.
-    Raises OSError, which names the file, as the disk does.
+    Raises OSError, which names `path`, as the disk does.
     """
     path = Path(path)
     try:
@@ -33,14 +45,26 @@ def whole(path: str | Path) -> Iterator[Path]:
         _tidied.add(path.parent)
         for left in path.parent.glob(f".*.{_HERE}.part"):
             owner = left.name.split(".")[-4]
-            if owner.isdigit() and not _alive(int(owner)):
+            if owner.isdigit() and _is_gone(int(owner), left):
                 remove(left)
     partial = partial_of(path)
     try:
-        yield partial
-        os.replace(partial, path)
+        with named(path, partial):
+            yield partial
     finally:
         remove(partial)
+
+
+@contextmanager
+def named(path: str | Path, partial: Path | None = None) -> Iterator[None]:
+    """An OSError of the disk names `path`, not nothing (as `write` does) and not the `partial` file."""
+    try:
+        yield
+    except OSError as error:
+        nameless = error.filename is None and error.errno in FULL
+        if nameless or (partial and str(error.filename).startswith(str(partial))):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def partial_of(path: Path, process: int | None = None) -> Path:
@@ -100,11 +124,13 @@ def shown(path: str | Path) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(path))
 
 
-def _alive(process: int) -> bool:
+def _is_gone(process: int, left: Path) -> bool:
+    """Whether the process that left a file has ended; another one may have its number by now."""
+    import psutil  # rarely needed
+
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # another user's
+        return psutil.Process(process).create_time() > left.lstat().st_mtime + 1
+    except psutil.NoSuchProcess:
         return True
-    return True
+    except (psutil.Error, OSError):  # another user's, or removed meanwhile
+        return False

@@ -1,9 +1,11 @@
 """What people type, and what they are told: lists of names, what was meant, and commands that end in one line."""
 
 import difflib
+import errno
 import sys
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class SettingsError(ValueError):
@@ -30,6 +32,18 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def escape_controls(stream: Any) -> None:
+    """Have a stream print control characters as escapes: a terminal obeys them, and names of files may hold them.
+
+    Line ends stay, and the \\r in front of a progress bar.
+    """
+    if "write" not in vars(stream):  # not done before
+        write = stream.write
+        stream.write = lambda text: write("".join(
+            c if c.isprintable() or c in "\n\t" or (c, i) == ("\r", 0) else ascii(c)[1:-1] for i, c in enumerate(text)
+        ))  # fmt: skip
+
+
 def as_command(call: Callable[[], int], leads: bool = True) -> int:
     """call() as a command: what the user can put right ends as one line and exit code 1, anything else as a traceback.
 
@@ -46,8 +60,28 @@ def as_command(call: Callable[[], int], leads: bool = True) -> int:
             raise
         if not leads:
             time.sleep(30)
-        print(f"ttlkit: {error}", file=sys.stderr, flush=True)
+        print(f"ttlkit: {_line(error)}", file=sys.stderr, flush=True)
         return 1
+
+
+# The way out where the system says no.
+WAYS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, or choose another folder"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "allow it, or choose another folder"),
+    errno.ENOENT: "look whether it is spelt right",
+    **dict.fromkeys((errno.ENOTDIR, errno.EISDIR, errno.EEXIST), "move what is in the way, or choose another folder"),
+}
+
+
+def _line(error: Exception) -> str:
+    """What is wrong; of the system's errors as `FILE: Permission denied; the way out`."""
+    if _ours(error) or not isinstance(error, OSError):
+        return str(error)
+    where = error.filename2 or error.filename or ("what is printed here" if error.errno == errno.ENOSPC else "")
+    if not where:  # of a connection
+        return str(error)
+    where = str(where).replace("\n", "\\n")
+    return f"{where}: {error.strerror}; {WAYS.get(error.errno or 0, 'look at it, and try again')}"
 
 
 def _ours(error: Exception) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ttlkit import __version__
+from ttlkit import __version__, files
 
 if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run without it
     from ttlkit.method.networks import Derainer
@@ -70,15 +69,19 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
     path = Path(path)
     kind = kind_of(path)
     graph = to_onnx(model, card)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".export-") as folder:
-        made = Path(folder) / path.name
+    with files.beside(path) as folder:
+        folder.mkdir()
+        made = folder / path.name
         if kind == "onnx":
             made.write_bytes(graph)
         else:
             import openvino
 
-            openvino.save_model(openvino.Core().read_model(graph), made, compress_to_fp16=False)
+            network = openvino.Core().read_model(graph)
+            try:
+                openvino.save_model(network, made, compress_to_fp16=False)
+            except RuntimeError:  # 'basic_ios::clear: iostream error'
+                raise ExportError(f"{path}: cannot be written; free space there, or choose another folder") from None
         engine = load(made, exact=True)
         for shape in CHECKED:
             rainy = np.random.default_rng(0).random(shape, np.float32)
@@ -87,7 +90,7 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
             worst = float(np.abs(engine.run(rainy) - expected).max())
             if not worst <= CLOSE:
                 raise ExportError(f"{path}: differs from torch by {worst:.2g}, so it was not kept; use --engine torch")
-        for file in sorted(Path(folder).iterdir()):  # the .bin before the .xml that needs it
+        for file in sorted(folder.iterdir()):  # the .bin before the .xml that needs it
             os.replace(file, path.with_name(file.name))
     return path
 
@@ -146,7 +149,7 @@ def card_of(weights: Path) -> dict[str, Any]:
     with safe_open(weights, framework="np") as file:
         header = json.loads(file.metadata()["ttlkit"])
     card = weights.with_name("README.md")
-    return {"weights": header, "card": card.read_text(encoding="utf-8") if card.is_file() else json.dumps(header)}
+    return {"weights": header, "card": card.read_text("utf-8", "replace") if card.is_file() else json.dumps(header)}
 
 
 @_extra()
@@ -157,23 +160,35 @@ def load(source: Path | bytes, kind: str = "", exact: bool = False) -> Engine:
     Threads: $OMP_NUM_THREADS, which neither heeds by itself, else as many as the engine takes. Raises ExportError.
     """
     name = "network in memory" if isinstance(source, bytes) else str(source)
-    if isinstance(source, Path):
-        kind = kind_of(source)
-        if not source.is_file():
-            raise ExportError(f"{name}: no such file; `ttlkit export {name}` makes it")
+    try:
+        if isinstance(source, Path):
+            kind = kind_of(source)
+            source.open("rb").close()  # the engines say of no file why they cannot open it
+    except FileNotFoundError:
+        raise ExportError(f"{name}: no such file; `ttlkit export {name}` makes it") from None
+    except OSError as error:
+        raise ExportError(f"{name}: cannot be read ({error.strerror}); make it readable, or export it again") from None
     threads = os.environ.get("OMP_NUM_THREADS", "")
     start = _start_onnx if kind == "onnx" else _start_openvino
     try:
         run, text = start(source, int(threads) if threads.isdigit() else 0, exact)
-        facts = json.loads(text)
-        return Engine(run, facts["radius"], facts["multiple"], facts=facts)
-    except (KeyError, json.JSONDecodeError):
-        raise ExportError(f"{name}: not written by ttlkit; make it with `ttlkit export`") from None
+    except KeyError:
+        text = ""
     except ImportError:
         raise
     except Exception as error:  # noqa: BLE001 - both engines raise many kinds for a bad file
         words = " ".join(str(error).split())[:200]
+        if isinstance(error, MemoryError) or "bad_alloc" in words or "allocate memory" in words:
+            raise ExportError(f"{name}: too little memory is free to load it; close other programs") from None
         raise ExportError(f"{name}: not a network that {kind} can run ({words}); export it again") from None
+    try:
+        facts = json.loads(text)
+        radius, multiple = facts["radius"], facts["multiple"]
+        if {type(radius), type(multiple)} != {int} or radius < 0 or multiple < 1:
+            raise ValueError
+    except (KeyError, TypeError, ValueError, RecursionError):
+        raise ExportError(f"{name}: not written by ttlkit; make it with `ttlkit export`") from None
+    return Engine(run, radius, multiple, facts=facts)
 
 
 def _start_onnx(source: Path | bytes, threads: int, exact: bool) -> tuple[Run, str]:
