@@ -9,11 +9,14 @@ from typing import Any
 
 from ttlkit import __version__, commands
 from ttlkit.runs.settings import HELP
-from ttlkit.words import as_command
+from ttlkit.words import as_command, escape_controls
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; problems that the user can solve end as one line and exit code 1."""
+    if arguments is None:
+        escape_controls(sys.stdout)
+        escape_controls(sys.stderr)
     chosen = build_parser().parse_args(arguments)
     try:
         code = as_command(lambda: chosen.call(chosen))
@@ -62,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     made = command("derain", commands.derain, "restore photographs: files, folders, patterns")
     made.add_argument(
         "paths", nargs="+", metavar="IN [OUT]", help="a file, a folder or a pattern in quotes, or several; the last of "
-        "several is OUT, unless it is an image that exists (default: IN-derained beside IN)",
+        "several is OUT, unless it is an image that exists, which --overwrite makes OUT of two (default: IN-derained)",
     )  # fmt: skip
     made.add_argument("--out", type=Path, help="file or folder to write, so that every path is an IN")
     made.add_argument("--overwrite", action="store_true", help="replace files that exist (default: leave them)")

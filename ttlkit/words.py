@@ -60,7 +60,8 @@ def as_command(call: Callable[[], int], leads: bool = True) -> int:
             raise
         if not leads:
             time.sleep(30)
-        print(f"ttlkit: {_line(error)}", file=sys.stderr, flush=True)
+        line = _line(error).replace("\n", "\\n")  # of a file's name
+        print(f"ttlkit: {line}", file=sys.stderr, flush=True)
         return 1
 
 
@@ -80,7 +81,6 @@ def _line(error: Exception) -> str:
     where = error.filename2 or error.filename or ("what is printed here" if error.errno == errno.ENOSPC else "")
     if not where:  # of a connection
         return str(error)
-    where = str(where).replace("\n", "\\n")
     return f"{where}: {error.strerror}; {WAYS.get(error.errno or 0, 'look at it, and try again')}"
 
 

@@ -49,7 +49,7 @@ class Finding:
     other: str = ""
 
     def __str__(self) -> str:
-        return f"{self.kind:12s}  {self.file}  {' '.join(filter(None, (self.detail, self.other)))}"
+        return shown(f"{self.kind:12s}  {self.file}  {' '.join(filter(None, (self.detail, self.other)))}")
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,7 @@ def _wanted(dataset: DataSet, path: Path, folder: Path, seen: list[str]) -> Iter
     except (FetchError, image_files.ImageError) as error:
         raise FetchError(f"{path.name}: {error}", getattr(error, "again", False)) from None
     except Exception as error:  # noqa: BLE001 - for a damaged archive Python's readers raise nearly every kind there is
-        words = " ".join(str(error).split())
+        words = " ".join(str(error).split())[:200]
         raise FetchError(f"{path.name}: damaged or cut short ({words})", again=True) from None
 
 
@@ -154,8 +154,9 @@ def _members(path: Path, folder: Path) -> Iterator[tuple[str, int, str, Callable
         with tarfile.open(path, tarinfo=_Header) as tar:
             for member in tar:
                 if not member.isdir():
-                    plain = "" if member.isreg() else "a link or no plain file"
-                    problem = "a sparse file: few bytes that become many" if member.issparse() else plain
+                    problem = "" if member.isreg() else "a link or no plain file"
+                    if member.issparse():
+                        problem = "a sparse file: few bytes that become many"
                     yield member.name, member.size, problem, partial(tar.extractfile, member)
     elif suffix in (".zip", ".gz", ".tgz", ".bz2", ".xz"):
         words = "not an archive; a web page (quota, sign-in) saved under its name? Download it again"

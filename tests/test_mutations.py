@@ -1,0 +1,36 @@
+"""A hundred damaged images and archives; tests/benchmarks/mutations.py makes a thousand, with any seed."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).with_name("benchmarks")))
+import mutations  # noqa: E402
+
+
+def test_damaged_files_are_read_or_refused_in_one_line():
+    failed, outcomes = mutations.search(20, range(100))
+    assert failed == {}, "python tests/benchmarks/mutations.py --seed 20 --count 100 keeps the files"
+    counts = {how: sum(n for (_, one), n in outcomes.items() if one == how) for how in ("read", "refused")}
+    assert counts["read"] > 10 and counts["refused"] > 50
+    assert {suffix for suffix, _ in outcomes} == {"png", "jpg", "tif", "webp", "bmp", "gif", "tar", "zip"}
+
+
+def test_every_sound_file_is_read(tmp_path):
+    for number, (name, content) in enumerate(mutations.sound_files().items()):
+        assert mutations.attempt(name, content, tmp_path, number) == "read", name
+
+
+def test_a_reader_that_hangs_or_raises_is_a_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(mutations, "SECONDS", 0)
+    failed, _ = mutations.search(20, range(2))
+    assert failed == {1: "more than 0 s"}  # the first has the time of the process's start
+
+    def broken(*_):
+        raise mutations.image_files.ImageError("two\nlines")
+
+    for raised, says in ((broken, "not one line"), (lambda *_: 1 / 0, "division by zero")):
+        monkeypatch.setattr(mutations.photos, "load_photo", raised)
+        with pytest.raises((AssertionError, ZeroDivisionError), match=says):
+            mutations.attempt("x.png", b"", tmp_path, 0)
