@@ -258,6 +258,7 @@ def _done(command, folder, **environment):
     return done
 
 
+@pytest.mark.slow
 def test_the_catalogue_is_in_the_wheel(tmp_path):
     """Colab installs from git, without a checkout to find datasets/ in."""
     pytest.importorskip("setuptools")

@@ -65,6 +65,7 @@ def test_a_clean_collection_is_clean(collection):
     assert report.table().endswith("none of 7 training scenes shows one of the 2 test scenes\nclean")
 
 
+@pytest.mark.slow
 def test_the_pocket_collection_is_clean(tmp_path):
     root = pocket.build(tmp_path / "pocket-2", 2)
     report = check.check(root).without(["grey"])  # brick, grass and gravel are grey photographs
@@ -176,6 +177,7 @@ def test_a_part_of_a_folder_against_the_rest_of_it(collection):
     assert report.counts["test scenes"] == 4
 
 
+@pytest.mark.slow
 def test_several_processes_find_the_same(collection):
     image_files.save_image(collection / "real/clean/1.png", photograph(0))
     for i in range(2, 5):  # fewer than 16 files are read by one process
@@ -251,6 +253,7 @@ def test_a_file_that_cannot_be_opened_is_a_finding(untested):
     assert kinds(check.check(untested)) == [("unreadable", "real/clean/0.png")]
 
 
+@pytest.mark.slow
 def test_the_answer_about_leaks_is_kept_until_a_file_changes(collection, tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("TTLKIT_CACHE", str(folder))

@@ -226,6 +226,7 @@ def test_two_processes_do_not_work_on_one_run(home):
         pipeline.run(stages)
 
 
+@pytest.mark.slow
 def test_a_failing_stage_names_notebook_and_cause(home, tmp_path):
     """A truncated photograph must stop the stage that reads it, with its name."""
     from ttlkit.data import collections
@@ -241,6 +242,7 @@ def test_a_failing_stage_names_notebook_and_cause(home, tmp_path):
     assert not (stages[1].folder / "DONE.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_kernel_is_reported_and_does_not_count_as_done(home, monkeypatch):
     """The kernel dies without a word (out of memory, say) while the stage runs."""
     import signal

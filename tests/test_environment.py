@@ -311,6 +311,7 @@ def no_policy(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["-c"], UNDER_TORCHRUN], ids=["command", "worker"])
 def test_waiting_threads_sleep(command, no_policy):
     done = subprocess.run([sys.executable, *command, SAY], cwd=REPO, capture_output=True, text=True, timeout=100)

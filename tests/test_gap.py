@@ -44,6 +44,7 @@ def test_files_are_measured_as_images_are(folders):
     assert not found.about_rain().keys() & set(features.CAMERA)
 
 
+@pytest.mark.slow
 def test_several_processes_measure_the_same(folders, monkeypatch):
     paths = 2 * image_files.list_images(folders / "rainy")  # enough for processes to be worth their start
     monkeypatch.setattr(machine, "cores", lambda: 1)
@@ -86,6 +87,7 @@ def test_what_cannot_be_read_is_left_out_and_named(folders, tmp_path):
         study.measure_files([tmp_path / "some/3.png"], "broken")
 
 
+@pytest.mark.slow
 def test_rain_is_found_between_folders_and_nothing_between_halves(folders):
     dry, rainy = (study.measure_files(image_files.list_images(folders / name), name) for name in ("dry", "rainy"))
     found = study.compare(rainy, dry, rounds=400)
@@ -138,6 +140,7 @@ def test_estimates_agree_with_known_streaks():
         study.against_truth([drawn[0].rainy], [drawn[0].streaks])
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_table_and_writes_the_report(folders, tmp_path, capsys):
     (tmp_path / "broken").mkdir()
     shutil.copytree(folders / "dry", tmp_path / "dry")
@@ -158,6 +161,7 @@ def test_the_command_prints_the_table_and_writes_the_report(folders, tmp_path, c
     assert "no images" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_recognition_teacher_can_look_too(folders, tmp_path):
     import torch
 
@@ -203,6 +207,7 @@ def test_estimates_of_what_never_changes_have_no_correlation():
     assert all(row["correlation"] == row["bias"] == 0 for row in rows)
 
 
+@pytest.mark.slow
 def test_without_the_packages_of_the_report_the_page_is_markdown(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MISSING", "nh3")
     a, b = (study.measure_files(sorted((folders / kind).iterdir()), kind) for kind in ("rainy", "dry"))

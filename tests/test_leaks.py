@@ -50,6 +50,7 @@ def test_side():
     return [described(pocket.bundled(name), name) for name in (*PHOTOGRAPHS, *TEXTURES)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", CHANGES, ids=list(CHANGES))
 def test_a_planted_copy_is_found_and_nothing_else(change, test_side):
     for name in ("chelsea", "coffee"):
@@ -59,6 +60,7 @@ def test_a_planted_copy_is_found_and_nothing_else(change, test_side):
         assert ("mirrored" in found[0].evidence) == (change in ("mirrored", "all at once"))
 
 
+@pytest.mark.slow
 def test_strangers_are_left_alone(test_side):
     others = ("retina", "color", "hubble_deep_field", "ihc", "lily", "page", "text", "clock_motion", "moon", "camera")
     candidates = [described(pocket.scene(i, TEXTURES)) for i in range(0, 12, 3)]  # dead leaves

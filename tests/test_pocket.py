@@ -137,6 +137,7 @@ pocket.build(Path(sys.argv[1]), int(sys.argv[2]))
 """
 
 
+@pytest.mark.slow
 def test_a_processor_without_vector_units_makes_the_same_bytes(built, tmp_path):
     """NumPy, OpenBLAS and libjpeg are told to do without what this processor has beyond the most basic one."""
     core = np._core._multiarray_umath

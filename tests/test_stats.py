@@ -160,6 +160,7 @@ def test_mmd_is_the_unbiased_estimate():
     assert stats.mmd(x, y, rounds=20)["value"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift, found", [(0.0, False), (0.8, True)])
 def test_tests_over_all_features_find_what_is_there_and_nothing_else(shift, found):
     x, y = clouds(60, 50, shift)
@@ -173,6 +174,7 @@ def p_of_classifier(x, y, seed):
     return stats.classifier(x, y, "abc", seed, rounds=9)["p_value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "p_value, trials",
     [
@@ -195,6 +197,7 @@ def test_the_classifier_says_which_feature_carries_it():
     assert found["note"].startswith("carried by c +")
 
 
+@pytest.mark.slow
 def test_without_names_the_main_directions_are_looked_at():
     x, y = clouds(30, 30, 0, 40)
     x[:], y[:] = (v[:, :1] + 0.3 * v for v in (x + 2, y))  # one direction has nearly all of the variance

@@ -82,6 +82,7 @@ def test_recognition_cannot_use_resolution_or_compression(tmp_path):
     assert 0.85 < np.median(detail[1.0]) / np.median(detail[0.0]) < 1.18
 
 
+@pytest.mark.slow
 def test_a_teacher_learns(tmp_path):
     """A few seconds of training must bring the held-out picture above what the teacher is given."""
     root = pocket.build(tmp_path / "pocket-6", 6)

@@ -58,6 +58,7 @@ def stop_after(step):
     return on_log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*TASKS, "distillation", "fine-tuning"])
 def test_resuming_is_bit_exact_for_every_stage(kind, collection, tmp_path):
     (tmp_path / "whole").mkdir()
@@ -77,6 +78,7 @@ def test_resuming_is_bit_exact_for_every_stage(kind, collection, tmp_path):
     assert [row["loss"] for row in rows] == [row["loss"] for row in whole.history]
 
 
+@pytest.mark.slow
 def test_resuming_at_every_step(collection, tmp_path):
     (tmp_path / "whole").mkdir()
     whole = build("fine-tuning", collection, tmp_path / "whole")
@@ -144,19 +146,25 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("odd", ODD)
-def test_an_odd_checkpoint_starts_afresh_with_one_line(odd, collection, tmp_path, capsys):
-    first = build("streaks", collection, tmp_path)
+@pytest.fixture(scope="module")
+def finished(collection, tmp_path_factory):
+    """A finished training: its checkpoint, and the checksum of its weights."""
+    folder = tmp_path_factory.mktemp("finished")
+    first = build("streaks", collection, folder)
     first.fit()
-    path = tmp_path / "checkpoint.pt"
-    path.write_bytes(ODD[odd](path.read_bytes(), load_checkpoint(path)))
-    capsys.readouterr()
+    return folder / "checkpoint.pt", weights.checksum(first.plain)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_an_odd_checkpoint_starts_afresh_with_one_line(odd, finished, collection, tmp_path, capsys):
+    checkpoint, expected = finished
+    (tmp_path / "checkpoint.pt").write_bytes(ODD[odd](checkpoint.read_bytes(), load_checkpoint(checkpoint)))
     again = build("streaks", collection, tmp_path)
     history = again.fit()
     said = [line for line in capsys.readouterr().out.splitlines() if "starts afresh" in line]
     assert len(said) == 1 and "checkpoint.pt" in said[0]
     assert [row["step"] for row in history] == list(range(1, STEPS + 1))
-    assert weights.checksum(again.plain) == weights.checksum(first.plain)  # nothing of the odd state is left
+    assert weights.checksum(again.plain) == expected  # nothing of the odd state is left
 
 
 def test_rows_travel_with_the_checkpoint(collection, tmp_path):

@@ -180,9 +180,13 @@ class StageRun:
                 self.log({"what": what, "step": step, "steps": total})
 
     def figure(self, name: str, figure: Any) -> Any:
-        """Save a Figure as figures/<name>.png and pass it on for display."""
-        figure.savefig(self.folder / "figures" / f"{name}.png", dpi=110, bbox_inches="tight")
-        return figure
+        """Save a Figure as figures/<name>.png and pass that picture on for display: it is drawn once."""
+        from IPython.display import Image
+
+        path = self.folder / "figures" / f"{name}.png"
+        with files.whole(path) as partial:
+            figure.savefig(partial, format="png", dpi=110)
+        return Image(path.read_bytes())
 
     def finish(self, **results: Any) -> dict[str, Any]:
         """Say that the stage is done: results, inputs, versions, wall time, and hashes of all that was made."""
