@@ -12,7 +12,7 @@ import pytest
 from conftest import REPO, environment
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-EVIL = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\rfine\nfine"  # sets the title, clears, turns the line round
+EVIL = "\udcff\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\rfine\nfine"  # no UTF-8; title, clear, bidi
 UNSHARE = ["unshare", "--net"]
 # One process for all commands: each has torch to import. What asks for the network, and hides that it failed, is told.
 CHILD = """
@@ -64,7 +64,7 @@ def make_evil(home, small_pocket):
     stage = home / "outputs" / f"run{EVIL}" / f"05_x{EVIL}"
     stage.mkdir(parents=True)
     cell = new_code_cell("x", outputs=[new_output("stream", text=EVIL)])
-    nbformat.write(new_notebook(cells=[cell]), stage / "notebook.ipynb")
+    (stage / "notebook.ipynb").write_text(json.dumps(new_notebook(cells=[cell])))
     return collection
 
 
@@ -80,7 +80,7 @@ def test_everything_but_fetching_works_without_a_network_and_no_name_reaches_the
         ("gap", a, b, "--images", 3, "--out", home / f"out{EVIL}", 0),
         ("derain", a, 1),  # of four pictures one cannot be read
         ("derain", a, 1),  # three are there already
-        ("export", home / f"student{EVIL}.onnx", 0),
+        ("export", home / f"student{EVIL[1:]}.onnx", 0),
         ("reproduce", "--dry-run", "--collection", collection, "--run", "fine", "--profile", "smoke", 0),
         ("report", run_name, 0),
         ("report", f"none{EVIL}", 1),

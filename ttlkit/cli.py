@@ -9,17 +9,18 @@ from typing import Any
 
 from ttlkit import __version__, commands
 from ttlkit.runs.settings import HELP
-from ttlkit.words import as_command, escape_controls
+from ttlkit.words import as_command
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; problems that the user can solve end as one line and exit code 1."""
-    if arguments is None:
-        escape_controls(sys.stdout)
-        escape_controls(sys.stderr)
-    chosen = build_parser().parse_args(arguments)
+
+    def call() -> int:
+        chosen = build_parser().parse_args(arguments)
+        return chosen.call(chosen)
+
     try:
-        code = as_command(lambda: chosen.call(chosen))
+        code = as_command(call)
     except BrokenPipeError:  # of `ttlkit data list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

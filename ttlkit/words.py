@@ -32,23 +32,13 @@ def split_names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def escape_controls(stream: Any) -> None:
-    """Have a stream print control characters as escapes: a terminal obeys them, and names of files may hold them.
-
-    Line ends stay, and the \\r in front of a progress bar.
-    """
-    if "write" not in vars(stream):  # not done before
-        write = stream.write
-        stream.write = lambda text: write("".join(
-            c if c.isprintable() or c in "\n\t" or (c, i) == ("\r", 0) else ascii(c)[1:-1] for i, c in enumerate(text)
-        ))  # fmt: skip
-
-
 def as_command(call: Callable[[], int], leads: bool = True) -> int:
     """call() as a command: what the user can put right ends as one line and exit code 1, anything else as a traceback.
 
     Of several processes one `leads`; the others meet the same problem and wait to be ended, so that it is said once.
     """
+    _escape_controls(sys.stdout)
+    _escape_controls(sys.stderr)
     try:
         return call()
     except KeyboardInterrupt:
@@ -63,6 +53,18 @@ def as_command(call: Callable[[], int], leads: bool = True) -> int:
         line = _line(error).replace("\n", "\\n")  # of a file's name
         print(f"ttlkit: {line}", file=sys.stderr, flush=True)
         return 1
+
+
+def _escape_controls(stream: Any) -> None:
+    """Have a stream print control characters as escapes: a terminal obeys them, and names of files may hold them.
+
+    Line ends stay, and the \\r in front of a progress bar.
+    """
+    if "write" not in vars(stream):  # not done before
+        write = stream.write
+        stream.write = lambda text: write("".join(
+            c if c.isprintable() or c in "\n\t" or (c, i) == ("\r", 0) else ascii(c)[1:-1] for i, c in enumerate(text)
+        ))  # fmt: skip
 
 
 # The way out where the system says no.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ttlkit import files
 from ttlkit.data import image_files, pocket
 
 
@@ -94,13 +95,14 @@ def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Colle
 
 
 def _open_test(folder: Path) -> TestSet:
+    name = files.shown(folder.name)  # figures draw no other, and tables are written as UTF-8
     for kind, truth in (("paired", "clean"), ("masked", "mask")):
         if (folder / truth).is_dir():
-            return TestSet(folder.name, kind, tuple(match_pairs(folder / "rainy", folder / truth)))
+            return TestSet(name, kind, tuple(match_pairs(folder / "rainy", folder / truth)))
     found = image_files.list_images(folder / "rainy")
     if not found:
         raise CollectionError(f"{folder}/rainy: no images; remove the folder or fill it")
-    return TestSet(folder.name, "unpaired", tuple(Pair(path, path) for path in found))
+    return TestSet(name, "unpaired", tuple(Pair(path, path) for path in found))
 
 
 def match_pairs(rainy: Path, truth: Path) -> list[Pair]:

@@ -31,9 +31,8 @@ def plot_distributions(values: dict[str, np.ndarray], label: str, unit: str = ""
     for x, (name, colour) in enumerate(colours(values).items()):
         data = np.asarray(values[name], dtype=float).ravel()
         data = data[np.isfinite(data)]
-        short = (
-            name if len(name) < 40 else f"{name[:20]} … {name[-18:]}"
-        )  # no room is left beside a name of 250 letters
+        # No room would be left beside a name of 250 letters.
+        short = name if len(name) < 40 else f"{name[:20]} … {name[-18:]}"
         ticks.append(f"{short}\nn = {len(data)}")
         if not len(data):
             continue

@@ -68,7 +68,7 @@ def write_report(
         contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
         sections=sections,
     )
-    return files.write_text(out, page.encode("utf-8", "replace").decode())
+    return files.write_text(out, page)
 
 
 def _section(path: Path) -> tuple[str, str]:
