@@ -124,7 +124,8 @@ class Handler(BaseHTTPRequestHandler):
     def begin(self, code, length=None, **headers):
         self.send_response(code)
         for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
+            if value is not None:
+                self.send_header(name.replace("_", "-"), value)
         if length is not None:
             self.send_header("Content-Length", str(length))
         self.send_header("Connection", "close")
@@ -145,7 +146,8 @@ def whole(data, cut=None, etag='"1"', declared=None, ranges=True, pause=0.0, ign
     def answer(handler):
         start, total = 0, len(data) if declared is None else declared
         asked = handler.headers.get("Range", "")
-        if ranges and asked and (ignores_if_range or handler.headers.get("If-Range", etag) == etag):
+        known = (etag, headers.get("Last_Modified"))
+        if ranges and asked and (ignores_if_range or handler.headers.get("If-Range", etag) in known):
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             handler.begin(206, total - start, Content_Range=f"bytes {start}-{total - 1}/{total}", ETag=etag, **headers)
         else:
@@ -278,12 +280,26 @@ def test_a_cut_download_goes_on_where_it_was(server, tmp_path):
     assert server.sent == len(ARCHIVE), "no byte was sent twice"
 
 
-@pytest.mark.parametrize(("headers", "range"), [({"Last_Modified": "Thu, 01 Jan 2026"}, "bytes=300-"), ({}, "")])
-def test_only_what_is_surely_the_same_file_is_gone_on_with(server, tmp_path, headers, range):
+DATE, LATER = {"Last_Modified": "Thu, 01 Jan 2026 00:00:00 GMT"}, {"Last_Modified": "Fri, 02 Jan 2026 00:00:00 GMT"}
+
+
+@pytest.mark.parametrize("etag", ['W/"1"', None], ids=["weak", "none"])
+@pytest.mark.parametrize(("headers", "range"), [(DATE, "bytes=300-"), ({}, "")], ids=["date", "no date"])
+def test_only_what_is_surely_the_same_file_is_gone_on_with(server, tmp_path, etag, headers, range):
     """A weak ETag promises nothing about bytes; a date does."""
-    keys = {"etag": 'W/"1"', "ignores_if_range": True, **headers}
+    keys = {"etag": etag, "ignores_if_range": True, **headers}
     run(a_set(server.url("a.zip", whole(ARCHIVE, cut=300, **keys), whole(ARCHIVE, **keys))), tmp_path)
     assert [asked for _, asked in server.log] == ["", range]
+
+
+@pytest.mark.parametrize("ignores_if_range", [False, True])
+@pytest.mark.parametrize("etag", ['W/"1"', None], ids=["weak", "none"])
+@pytest.mark.parametrize("later", [LATER, {}], ids=["another date", "no date"])
+def test_a_file_of_another_date_is_not_put_behind_the_old_one(server, tmp_path, etag, later, ignores_if_range):
+    old, new = zipped(pairs(seed=4)), {"etag": etag, "ignores_if_range": ignores_if_range, **later}
+    url = server.url("a.zip", whole(old, cut=500, etag=etag, **DATE), whole(ARCHIVE, **new))
+    run(a_set(url, known=known(pairs()), verify="exact"), tmp_path)
+    assert tree(tmp_path / "col") == known(pairs())
 
 
 def test_a_later_fetch_goes_on_where_the_first_one_gave_up(server, tmp_path):
