@@ -174,6 +174,24 @@ def test_what_is_wrong_is_one_line(home, capsys, arguments, words):
     assert said.startswith("ttlkit: ") and words in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("RANK", "x", "RANK = x: only torchrun sets it; unset it"),
+        ("RANK", "3", "RANK = 3: only torchrun sets it"),  # of how many, WORLD_SIZE does not say
+        ("RANK", "-1", "RANK = -1: only torchrun sets it"),
+        ("WORLD_SIZE", "0", "WORLD_SIZE = 0: only torchrun sets it"),
+        ("TTLKIT_PRECISION", "foo", "TTLKIT_PRECISION = foo: set it to no, bf16 or fp16"),
+    ],
+)
+def test_what_is_wrong_in_the_environment_is_one_line(name, value, words, made, capsys, monkeypatch):
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # those that do not lead wait to be ended
+    assert worker.main(["02_teacher_pretraining", "--profile", "smoke", "--collection", str(made[1])]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"ttlkit: {words}") and said.count("\n") == 1
+
+
 def test_an_earlier_stage_that_is_missing_is_named(made, capsys):
     assert worker.main(["03_distillation", "--profile", "smoke", "--run", "new", "--collection", str(made[1])]) == 1
     assert "02_teacher_pretraining.ipynb with task = 'recognition' first" in capsys.readouterr().err

@@ -73,10 +73,16 @@ def partial_of(path: Path, process: int | None = None) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Write a text file as UTF-8, whole or not at all."""
+    """Write a text file as UTF-8, whole or not at all; of names that are no text the bytes stand as escapes."""
     with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     return Path(path)
+
+
+def append(path: Path, line: str) -> None:
+    """Add a line to a text file; the last one may be half written after a kill."""
+    with named(path), open(path, "a", encoding="utf-8") as file:
+        file.write(line)
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import platform
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +15,10 @@ from typing import Any, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 PACKAGE = Path(__file__).resolve().parent
+
+
+class MachineError(ValueError):
+    """An environment variable cannot be heeded; the message names it and the way out."""
 
 
 def checkout() -> Path | None:
@@ -50,8 +55,10 @@ def precision(device_name: str | None = None) -> str:
     """
     import torch
 
-    if os.environ.get("TTLKIT_PRECISION"):
-        return os.environ["TTLKIT_PRECISION"]
+    if wanted := os.environ.get("TTLKIT_PRECISION"):
+        if wanted not in ("no", "bf16", "fp16"):
+            raise MachineError(f"TTLKIT_PRECISION = {wanted}: set it to no, bf16 or fp16, or unset it")
+        return wanted
     if (device_name or device()) == "cuda":
         return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp16"
     has = [getattr(torch.cpu, f"_is_{name}_supported", lambda: False)() for name in ("avx512_bf16", "amx_tile")]
@@ -78,6 +85,17 @@ def tune_process() -> None:
         pass
 
 
+def end_with(parent: int) -> None:
+    """Have Linux end this process when its `parent` ends, in whatever way; at once where it has ended already.
+
+    A kernel or a worker would else wait for ever for a parent that was killed, or go on training beside the next one.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
 def cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -98,7 +116,7 @@ def in_processes(
         yield from map(work, jobs)
         return
     # Not fork: the parent may have started threads of torch, and a fork of those can hang.
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), end_with, (os.getpid(),))
     try:
         yield from pool.map(work, jobs, chunksize=4)
     finally:

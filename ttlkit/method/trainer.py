@@ -147,8 +147,7 @@ class Trainer:
     def _log(self, row: dict[str, float], on_log: Callable[[dict[str, float]], None] | None) -> None:
         self.history.append(row)
         if self.accelerator.is_main_process:
-            with open(self.folder / "metrics.jsonl", "a") as file:
-                file.write(json.dumps(row) + "\n")
+            files.append(self.folder / "metrics.jsonl", json.dumps(row) + "\n")
             if on_log:
                 on_log(row)
 

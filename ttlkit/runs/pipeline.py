@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from ttlkit import files
 from ttlkit.machine import home
 from ttlkit.method.starts import STARTS, STUDENT
 from ttlkit.runs import code
@@ -113,7 +114,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
     output = stage.folder / "notebook.ipynb"
     began, executed = time.time(), code.notebook_hash(stage.settings.stage)
     print(f"{title}: {why}", flush=True)
-    with _progress(stage, title), _kernel_of(stage), warnings.catch_warnings():
+    with _progress(stage, title), _kernel_of(stage), files.named(output), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             papermill.execute_notebook(
@@ -123,7 +124,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
                 kernel_name="python3",
                 cwd=home(),
                 progress_bar=False,
-                extra_arguments=["--log-level=ERROR"],  # kernels warn of TCP on the terminal, each time
+                extra_arguments=kernel_options(),
             )
         except PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
@@ -138,6 +139,12 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
     if not sealed:  # a dead kernel can look completed
         raise StageError(f"{title}: ended without a result, see {output}; run again: it goes on from the checkpoint")
     print(f"{title}: finished in {time.time() - began:.0f} s", flush=True)
+
+
+def kernel_options() -> list[str]:
+    """Kernels end with this process, and say on the terminal neither that TCP is used nor that they are being ended."""
+    ends = f"__import__('ttlkit.machine').machine.end_with({os.getpid()})"
+    return ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={ends}"]
 
 
 @contextmanager

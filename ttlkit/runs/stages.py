@@ -163,8 +163,7 @@ class StageRun:
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one row to metrics.jsonl."""
-        with open(self.folder / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+        files.append(self.folder / "metrics.jsonl", json.dumps(row) + "\n")
 
     def track(self, items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
         """Pass items on with a progress bar, and rows in metrics.jsonl that the pipeline shows."""

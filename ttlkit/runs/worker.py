@@ -24,20 +24,30 @@ from ttlkit.method.trainer import StepSampler, TrainingError
 from ttlkit.runs import training
 from ttlkit.runs.settings import HELP, STAGES, resolve
 from ttlkit.runs.stages import StageRun, alone
-from ttlkit.words import as_command
+from ttlkit.words import SettingsError, as_command
 
 EVERY = 15  # seconds between two lines
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train a stage; what the user can put right ends as one line and exit code 1."""
-    rank, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        machine.end_with(os.getppid())  # torchrun
 
     def call() -> int:
-        train(_stage(arguments), rank, processes)
+        processes = _number("WORLD_SIZE", 1, 1)
+        train(_stage(arguments), _number("RANK", 0, 0, processes - 1), processes)
         return 0
 
-    return as_command(call, leads=rank == 0)
+    return as_command(call, leads=os.environ.get("RANK", "0") == "0")
+
+
+def _number(name: str, default: int, least: int, most: int | None = None) -> int:
+    """A variable that torchrun sets; SettingsError where something else has set it."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or int(text) < least or (most is not None and int(text) > most):
+        raise SettingsError(f"{name} = {text}: only torchrun sets it; unset it, with WORLD_SIZE and LOCAL_RANK")
+    return int(text)
 
 
 def _stage(arguments: list[str] | None) -> StageRun:
@@ -63,7 +73,7 @@ def train(stage: StageRun, rank: int = 0, processes: int = 1) -> None:
     if machine.device() == "cuda":
         import torch
 
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(_number("LOCAL_RANK", 0, 0))
     stage.run_folder.mkdir(parents=True, exist_ok=True)
     with alone(stage.run_folder) if rank == 0 else nullcontext():
         with FileLock(stage.run_folder / ".turn"):  # the first makes the collection and its cache, the others find it
