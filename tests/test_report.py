@@ -6,6 +6,7 @@ import importlib.util
 import json
 import re
 import sys
+import time
 from html.parser import HTMLParser
 
 import nbformat
@@ -242,6 +243,12 @@ def test_a_progress_bar_leaves_its_last_state_and_windows_line_ends_nothing(tmp_
     bar = new_output("stream", name="stderr", text="first\r\n 0%|  \r 50%|# \r100%|##\nend")
     text = output_page(tmp_path, bar).text
     assert "first" in text and "100%|##\nend" in text and "50%" not in text
+
+
+def test_a_line_of_a_megabyte_takes_no_time(tmp_path):
+    began = time.process_time()
+    text = output_page(tmp_path, new_output("stream", name="stdout", text="long " * 200_000 + "\x1b[0mend")).text
+    assert "long end" in text and time.process_time() - began < 5
 
 
 def test_outputs_show_their_best_form(tmp_path):

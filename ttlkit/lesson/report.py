@@ -145,7 +145,7 @@ def _output(output) -> str:
 
 def _printed(kind: str, text: str) -> str:
     """Printed text without colours, and of a progress bar only its last state."""
-    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|[^\n]*\r(?=[^\n])", "", text)
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|^[^\n]*\r(?=[^\n])", "", text, flags=re.MULTILINE)
     return f'<pre class="{escape(kind)}">{escape(text)}</pre>' if text else ""
 
 
