@@ -129,7 +129,8 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
         except PapermillExecutionError as error:
             if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
                 raise KeyboardInterrupt from None
-            raise StageError(f"{title}: {error.ename}: {error.evalue}\nsee {output}; fix it and run again") from None
+            problem = f"{error.ename}: {' '.join(str(error.evalue).split())}"
+            raise StageError(f"{title}: {problem}; see {output}, fix it and run again") from None
         except RuntimeError as error:  # a killed kernel
             raise StageError(
                 f"{title}: the kernel stopped ({error}); run again: it goes on from the checkpoint"
@@ -177,11 +178,12 @@ def _progress(stage: StageRun, title: str) -> Iterator[None]:
         shown = ""
         while not stop.wait(1 if live else 15):
             text = _describe(stage.folder / "metrics.jsonl", began)
-            if text and text != shown:
-                shown = text
-                print(f"\r\033[K{title}: {text}" if live else f"{title}: {text}", end="" if live else "\n", flush=True)
+            line = text and f"{title}: {text}"
+            if line and line != shown:
+                print(f"\r{line:<{len(shown)}}" if live else line, end="" if live else "\n", flush=True)
+                shown = line
         if live and shown:
-            print("\r\033[K", end="", flush=True)
+            print("\r" + " " * len(shown), end="\r", flush=True)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
