@@ -216,6 +216,11 @@ def test_report_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch)
     assert out.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["report.html"]
 
 
+def test_a_name_may_be_as_long_as_disks_take(tmp_path):
+    out = tmp_path / ("🌧" * 62 + ".html")  # 253 bytes
+    assert report.write_report([], out, "x") == out and out.is_file()
+
+
 def test_missing_packages_are_named_with_the_way_out(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nh3", None)
     spec = importlib.util.spec_from_file_location("report_without_nh3", report.__file__)

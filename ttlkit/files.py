@@ -68,8 +68,8 @@ def named(path: str | Path, partial: Path | None = None) -> Iterator[None]:
 
 
 def partial_of(path: Path, process: int | None = None) -> Path:
-    """Where `whole` has `path` written first, by this process and thread."""
-    return path.with_name(f".{path.name[:60]}.{process or os.getpid()}.{threading.get_ident()}.{_HERE}.part")
+    """Where `whole` has `path` written first, by this process and thread; disks take names of 255 bytes."""
+    return path.with_name(f".{path.name[:40]}.{process or os.getpid()}.{threading.get_ident()}.{_HERE}.part")
 
 
 def write_text(path: str | Path, text: str) -> Path:
