@@ -1,6 +1,8 @@
 """A hundred damaged images and archives; tests/benchmarks/mutations.py makes a thousand, with any seed."""
 
+import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,11 +24,24 @@ def test_every_sound_file_is_read(tmp_path):
         assert mutations.attempt(name, content, tmp_path, number) == "read", name
 
 
-def test_a_reader_that_hangs_or_raises_is_a_failure(tmp_path, monkeypatch):
-    monkeypatch.setattr(mutations, "SECONDS", 0)
-    failed, _ = mutations.search(20, range(2))
-    assert failed == {1: "more than 0 s"}  # the first has the time of the process's start
+def hang_at_the_second(pipe, seed):
+    pipe.recv()
+    pipe.send(("", "read"))
+    time.sleep(60)
 
+
+def die(pipe, seed):
+    os._exit(1)
+
+
+def test_a_reader_that_hangs_or_dies_is_a_failure(monkeypatch):
+    monkeypatch.setattr(mutations, "SECONDS", 0.1)
+    for reader, expected in ((hang_at_the_second, {1: "more than 0.1 s"}), (die, {0: "the process died"})):
+        monkeypatch.setattr(mutations, "work", reader)
+        assert mutations.search(20, range(len(expected) + min(expected)))[0] == expected
+
+
+def test_a_reader_that_raises_is_a_failure(tmp_path, monkeypatch):
     def broken(*_):
         raise mutations.image_files.ImageError("two\nlines")
 

@@ -211,7 +211,7 @@ def attempt(name: str, content: bytes, folder: Path, number: int) -> str:
     except (image_files.ImageError, FetchError) as error:
         outcome = str(error)
         assert "\n" not in outcome and outcome.isprintable(), f"not one line: {outcome!a}"
-        assert re.search(rf"{path.name}|out[.]|test/rain", outcome), f"names no file: {outcome}"
+        assert re.search(rf"{path.name}|out[.]|test/rain|{PAIRS.title}", outcome), f"names no file: {outcome}"
         assert len(outcome) < 1000, f"too many words: {outcome[:200]}"
     left = {one.name for one in folder.iterdir()} - {path.name, "staging", f"out{TARGETS[number % len(TARGETS)]}"}
     assert not left, f"left behind: {left}"
@@ -258,7 +258,7 @@ def search(seed: int, numbers: range) -> tuple[dict[int, str], Counter]:
             pipe.send(number)
         try:
             problem, outcome = pipe.recv() if pipe.poll(SECONDS) else (f"more than {SECONDS:g} s", "")
-        except EOFError:
+        except (EOFError, ConnectionError):
             problem, outcome = "the process died", ""
         if problem:
             failed[number] = problem
