@@ -3,8 +3,10 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).with_name("benchmarks")))
@@ -22,6 +24,18 @@ def test_damaged_files_are_read_or_refused_in_one_line():
 def test_every_sound_file_is_read(tmp_path):
     for number, (name, content) in enumerate(mutations.sound_files().items()):
         assert mutations.attempt(name, content, tmp_path, number) == "read", name
+
+
+def test_no_file_that_ends_too_early_is_read_as_another_picture(tmp_path):
+    images = {name: data for name, data in mutations.sound_files().items() if not name.endswith((".zip", ".tar"))}
+    for name, content in images.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        pixels = mutations.photos.load_photo(path).pixels
+        for share in (0.3, 0.5, 0.7, 0.9, 0.97):
+            path.write_bytes(content[: int(share * len(content))])
+            with suppress(mutations.image_files.ImageError):
+                assert np.array_equal(mutations.photos.load_photo(path).pixels, pixels), (name, share)
 
 
 def hang_at_the_second(pipe, seed):

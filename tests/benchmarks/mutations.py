@@ -277,7 +277,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--keep", type=Path, default=Path("mutations"), help="folder for the files that fail")
+    parser.add_argument(
+        "--keep", type=Path, default=Path(tempfile.gettempdir(), "mutations"), help="where failing files go"
+    )
     chosen = parser.parse_args()
     failed, outcomes = search(chosen.seed, range(chosen.first, chosen.first + chosen.count))
     for suffix in sorted({suffix for suffix, _ in outcomes}):
