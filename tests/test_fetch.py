@@ -526,6 +526,18 @@ def test_a_useless_drop_folder_does_not_stop_the_mirrors(server, tmp_path):
     )
 
 
+def test_names_of_what_is_dropped_in_are_shown_in_one_line(tmp_path):
+    drop = tmp_path / "a\x1b[2J\nb"
+    drop.mkdir()
+    for name, data in (("x\x1b[2J\ny.zip", ARCHIVE[:-30]), ("z\n.zip", PAGE)):
+        (drop / name).write_bytes(data)
+        lines = []
+        with pytest.raises(FetchError) as error:
+            run(a_set(), tmp_path, drop=drop, say=lines.append)
+        assert all(line.isprintable() for line in [*lines, *str(error.value).splitlines()])
+        assert len(str(error.value).splitlines()) == 3
+
+
 def test_unknown_hashes_are_recorded_at_the_first_download_and_hold_from_then_on(server, tmp_path):
     entry = a_set(server.url("a.zip", whole(ARCHIVE)))
     run(entry, tmp_path)

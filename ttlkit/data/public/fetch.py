@@ -79,7 +79,7 @@ def fetch(
         reasons = ""
         try:
             for mirror, place in [*dropped, *places]:
-                source = mirror.label if mirror else f"drop folder {drop}"
+                source = mirror.label if mirror else f"drop folder {files.shown(drop)}"
                 say(f"{dataset.name}: {source}")
                 try:
                     origins = _stage(dataset, mirror, place, staging, say, progress)
@@ -89,7 +89,7 @@ def fetch(
                     say(f"{dataset.name}: {source}: {error}")
                     reasons += f"\n  {source}: {error}"
             else:
-                tried = f"{reasons or ' (no mirror is known)'}\n  way out: put {dataset.drop} into {drop}"
+                tried = f"{reasons or ' (no mirror is known)'}\n  way out: put {dataset.drop} into {files.shown(drop)}"
                 raise FetchError(f"{dataset.name}: could not be fetched{tried} and run it again")
             placed = _install(staging, into, sorted(origins), had.get("files", {}))
             date = datetime.now(UTC).isoformat(timespec="seconds")
@@ -196,4 +196,4 @@ def _disk_errors(into: Path) -> Iterator[None]:
             folder = next(folder for folder in (place, *place.parents) if folder.is_dir())
             problem = f"disk full: {shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
         way_out = "what is finished is kept: free space or give another folder (TTLKIT_HOME, --into), and run it again"
-        raise FetchError(f"{place}: cannot be read or written ({problem}); {way_out}") from None
+        raise FetchError(f"{files.shown(place)}: cannot be read or written ({problem}); {way_out}") from None

@@ -128,10 +128,10 @@ def _wanted(dataset: DataSet, path: Path, folder: Path, seen: list[str]) -> Iter
             image = None if dataset.kind == "weights" else image_files.decode_u8(io.BytesIO(data), name)
             yield name, data, image
     except (FetchError, image_files.ImageError) as error:
-        raise FetchError(f"{path.name}: {error}", getattr(error, "again", False)) from None
+        raise FetchError(f"{files.shown(path.name)}: {error}", getattr(error, "again", False)) from None
     except Exception as error:  # noqa: BLE001 - for a damaged archive Python's readers raise nearly every kind there is
         words = " ".join(str(error).split())[:200]
-        raise FetchError(f"{path.name}: damaged or cut short ({words})", again=True) from None
+        raise FetchError(f"{files.shown(path.name)}: damaged or cut short ({words})", again=True) from None
 
 
 def _members(path: Path, folder: Path) -> Iterator[tuple[str, int, str, Callable[[], Any]]]:
