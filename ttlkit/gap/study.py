@@ -198,7 +198,7 @@ def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Ro
             return files.write_text(folder / "gap.md", page)
     except OSError as error:
         words = f"cannot be written ({error.strerror or error}); free space, or choose another folder"
-        raise GapError(f"{files.shown(error.filename2 or folder)}: {words}") from None
+        raise GapError(f"{files.shown(error.filename or folder)}: {words}") from None
 
 
 def _page(place: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row], note: str) -> str:
