@@ -10,8 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from ttlkit import machine
+from ttlkit import cli, machine
 from ttlkit.apply import bulk, restore
 from ttlkit.data import image_files, photos
 from ttlkit.evaluate import baselines
@@ -117,32 +118,51 @@ class SmallDevice(networks.Restorer):
     def forward(self, image):
         self.sizes.append(tuple(image.shape[-2:]))
         if image.shape[-2] * image.shape[-1] > self.most:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+            self.fail()
         return super().forward(image)
 
+    def fail(self):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
 
-def test_tiles_are_halved_until_they_fit_into_the_device():
+
+class SmallMachine(SmallDevice):
+    """A restorer on a processor whose memory is too small: torch's own error, which has no kind of its own."""
+
+    def fail(self):
+        torch.empty(1 << 50)
+
+
+class SmallForNumpy(SmallDevice):
+    """The same, where NumPy is the one that asks for memory."""
+
+    def fail(self):
+        np.empty(1 << 50)
+
+
+@pytest.mark.parametrize("kind", [SmallDevice, SmallMachine, SmallForNumpy])
+def test_tiles_are_halved_until_they_fit_into_memory(kind):
     torch.manual_seed(0)
-    device = SmallDevice(8).eval()
+    device = kind(8).eval()
     torch.nn.init.normal_(device.head.weight, std=0.3)
-    image = picture(701, 901)
+    image = picture(401, 501)
     device.most, device.sizes = 10**9, []
     whole = restore.restore(device, image)
-    assert device.sizes == [(701, 901)] and np.abs(whole - image).mean() > 0.02
-    device.most, device.sizes = 600 * 600, []
+    assert device.sizes == [(401, 501)] and np.abs(whole - image).mean() > 0.02
+    device.most, device.sizes = 420 * 420, []
     assert np.abs(restore.restore(device, image) - whole).max() < 1e-5
-    assert device.sizes[0] == (701, 901) and device.sizes[-1][0] < 600 and len(device.sizes) > 5
+    assert device.sizes[0] == (401, 501) and len(device.sizes) > 5
 
 
-def test_a_device_too_small_for_any_tile_is_said(tmp_path):
-    device = SmallDevice(8).eval()
+@pytest.mark.parametrize(("kind", "way"), [(SmallDevice, "use --device cpu"), (SmallMachine, "scale it down")])
+def test_memory_too_small_for_any_tile_is_said(tmp_path, kind, way):
+    device = kind(8).eval()
     device.most = 40 * 40
-    with pytest.raises(restore.TooLargeError, match="memory of the device.*--device cpu"):
+    with pytest.raises(restore.TooLargeError, match=f"does not fit into memory .*{way}"):
         restore.restore(device, picture(300, 300))
     for name, side in (("a.png", 300), ("b.png", 30)):  # the next file may be small enough
         image_files.save_image(tmp_path / "in" / name, picture(side, side))
     done = bulk.restore_files(restore.torch_engine(device), bulk.plan_files(tmp_path / "in"))
-    problems = [problem for _, _, problem in done]
+    problems = [file.problem for file in done]
     assert "a.png: a piece of" in problems[0] and problems[1] == ""
 
 
@@ -174,11 +194,66 @@ def test_a_folder_keeps_names_and_outlives_a_bad_file(model, tmp_path):
         image_files.save_image(tmp_path / "in" / name, picture(20, 30))
     (tmp_path / "in/b.png").write_bytes(b"not an image")
     files = bulk.plan_files(tmp_path / "in", tmp_path / "out")
-    problems = [problem for _, _, problem in bulk.restore_files(restore.torch_engine(model), files)]
+    problems = [file.problem for file in bulk.restore_files(restore.torch_engine(model), files)]
     assert [bool(problem) for problem in problems] == [False, True, False]
     assert "b.png" in problems[1]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "c.jpg"]
     assert image_files.load_image(tmp_path / "out/a.png").shape == (20, 30, 3)
+
+
+def test_whatever_goes_wrong_with_a_file_is_one_line_and_the_next_follows(tmp_path):
+    """Errors of a network, of torch and of Python itself; what the user asked for wrongly ends it all."""
+    wrong = [ValueError("two\nlines"), KeyError("a"), MemoryError(), AssertionError(), RuntimeError("no kernel")]
+    errors = iter(wrong)
+
+    def run(rainy):
+        if rainy.shape[2] == 20:
+            raise next(errors)
+        return rainy
+
+    for number in range(len(wrong)):
+        image_files.save_image(tmp_path / "in" / f"{number}.png", picture(20, 30))
+    image_files.save_image(tmp_path / "in/last.png", picture(8, 8))
+    done = list(bulk.restore_files(restore.Engine(run), bulk.plan_files(tmp_path / "in")))
+    assert [bool(file.problem) for file in done] == [True] * len(wrong) + [False]
+    for number, file in enumerate(done[:-1]):
+        assert file.problem.startswith(f"{tmp_path}/in/{number}.png: ") and len(file.problem.splitlines()) == 1
+    assert "two lines" in done[0].problem and "AssertionError" in done[3].problem
+    assert [path.name for path in (tmp_path / "in-derained").iterdir()] == ["last.png"]
+    with pytest.raises(SettingsError, match="strength"):
+        list(bulk.restore_files(restore.Engine(run), bulk.plan_files(tmp_path / "in"), strength=7))
+
+
+def test_of_two_images_that_exist_overwrite_says_which_is_out(tmp_path, capsys, monkeypatch):
+    """The same command twice: the second time b.png is there, and is neither read nor replaced without a word."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "c.png"):
+        image_files.save_image(name, picture(16, 24))
+    assert cli.main(["derain", "a.png", "b.png", "--device", "cpu"]) == 0
+    assert "OUT: b.png" in capsys.readouterr().out
+    first = Path("b.png").read_bytes()
+    assert cli.main(["derain", "a.png", "b.png", "--device", "cpu"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "ttlkit: b.png: exists. Is it OUT? --overwrite replaces it; --out FOLDER restores both\n"
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
+    image_files.save_image("b.png", picture(5, 5))
+    assert cli.main(["derain", "a.png", "b.png", "--device", "cpu", "--overwrite"]) == 0
+    assert "OUT: b.png" in capsys.readouterr().out and Path("b.png").read_bytes() == first
+    assert cli.main(["derain", "a.png", "c.png", "--device", "cpu", "--out", "both"]) == 0
+    assert sorted(path.name for path in Path("both").iterdir()) == ["a.png", "c.png"]
+
+
+def test_the_command_says_what_it_left_out(tmp_path, capsys):
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    (tmp_path / "b.png").write_bytes(b"\xff\x0a jpeg xl")
+    assert cli.main(["derain", str(tmp_path / "*.*"), "--device", "cpu", "--out", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "b.png: JPEG XL" in said and len(said.splitlines()) == 1
+    assert cli.main(["derain", str(tmp_path / "a.gif"), "--device", "cpu"]) == 0
+    assert f"left out: {tmp_path}/a.gif: all frames or pages but the first\n" in capsys.readouterr().err
 
 
 def test_the_input_is_never_overwritten(model, tmp_path):
@@ -224,7 +299,7 @@ def test_bits_and_grey_stay(model, tmp_path):
     photos.save_photo(tmp_path / "in/b.png", photos.Photo(values[..., :1].repeat(3, 2), grey=True))
     engine = restore.torch_engine(model)
     done = list(bulk.restore_files(engine, bulk.plan_files(tmp_path / "in"), strength=0))
-    assert [problem for _, _, problem in done] == ["", ""]
+    assert [file.problem for file in done] == ["", ""]
     assert np.array_equal(photos.load_photo(tmp_path / "in-derained/a.png").pixels, values)
     again = photos.load_photo(tmp_path / "in-derained/b.png")
     assert again.grey and np.array_equal(again.pixels[..., 0], values[..., 0])

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ttlkit.files import shown
+from ttlkit.words import SettingsError, split_names
+
 OF_A_RUN = ("profile", "collection", "tasks", "inits", "peers", "images")  # parameters of reproduce and of sweep
 SHEET = 20  # pictures on a sheet of `derain --compare`
 
@@ -31,11 +34,11 @@ def reproduce(chosen: argparse.Namespace) -> int:
         if stage.settings.stage == "04_fine_tuning":
             collection.few_pairs(stage.settings.n_pairs, stage.settings.seed)
     cases(collection, 1)
-    print(f"{folder}: {stages[0].profile.runtime}; {collection.label} in {collection.root}")
+    print(shown(f"{folder}: {stages[0].profile.runtime}; {collection.label} in {collection.root}"))
     pipeline.run(stages, accept_code=chosen.accept_code)
-    print((folder / "05_real_scene_evaluation" / "table.txt").read_text(encoding="utf-8"))
+    print((folder / "05_real_scene_evaluation" / "table.txt").read_text("utf-8", "replace"))
     try:
-        print(f"report: {_write_report(folder)}")
+        print(shown(f"report: {_write_report(folder)}"))
     except ReportError as error:  # a core installation has no packages for it; everything else is there
         print(f"no report: {error}", file=sys.stderr)
     return 0
@@ -63,16 +66,16 @@ def sweep(chosen: argparse.Namespace) -> int:
             sweeps.run_seed(of_seed, chosen.accept_code)
     table = sweeps.table(chosen.name, runs, **given)
     pipeline.run([table], accept_code=chosen.accept_code)
-    print((table.folder / "table.txt").read_text(encoding="utf-8"))
+    print((table.folder / "table.txt").read_text("utf-8", "replace"))
     return 0
 
 
 def _given(chosen: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The parameters that were given; paths absolute, since kernels work in another folder."""
     given = {name: getattr(chosen, name) for name in names if getattr(chosen, name) is not None}
-    for name in ("collection", "peers"):
+    for name, several in (("collection", False), ("peers", True)):
         if name in given:
-            parts = [part for part in given[name].split(",") if part]
+            parts = split_names(given[name]) if several else [given[name]]
             given[name] = ",".join(p if p == "pocket" else str(Path(p).expanduser().resolve()) for p in parts)
     return given
 
@@ -81,7 +84,7 @@ def report(chosen: argparse.Namespace) -> int:
     """Write outputs/<run>/report.html from its executed notebooks."""
     from ttlkit.machine import home
 
-    print(f"report: {_write_report(home() / 'outputs' / chosen.run)}")
+    print(shown(f"report: {_write_report(home() / 'outputs' / chosen.run)}"))
     return 0
 
 
@@ -89,18 +92,17 @@ def _write_report(folder: Path) -> Path:
     """The report of a run; written again only where a stage is newer."""
     from ttlkit.lesson.report import write_report
     from ttlkit.runs.pipeline import OTHER_CODE, notes, sections
-    from ttlkit.words import SettingsError
 
     shown = sections(folder)
     if not shown:
         raise SettingsError(f"{folder}: no finished stages; run `ttlkit reproduce` first")
     path, said, done = folder / "report.html", notes(folder), folder.glob("*/DONE.json")
     if path.exists() and not said and all(d.stat().st_mtime < path.stat().st_mtime for d in done):
-        page = path.read_text(encoding="utf-8")[:100_000]
+        page = path.read_text("utf-8", "replace")[:100_000]
         if OTHER_CODE not in page:
             return path  # nothing has happened since
     table = folder / "05_real_scene_evaluation" / "table.txt"
-    intro = table.read_text(encoding="utf-8") if table.is_file() else ""
+    intro = table.read_text("utf-8", "replace") if table.is_file() else ""
     return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=said)
 
 
@@ -120,7 +122,7 @@ def gap(chosen: argparse.Namespace) -> int:
         if not paths:
             raise study.GapError(f"{folder}: no images in this folder")
         paths = collections.spread(paths, chosen.images or len(paths))
-        label = "/".join(folder.resolve().parts[-2:])
+        label = shown("/".join(folder.resolve().parts[-2:]))
         sides.append(study.measure_files(paths, label, chosen.equalise))
     a, b = sides
     found = study.compare(a, b, chosen.seed)
@@ -137,7 +139,7 @@ def gap(chosen: argparse.Namespace) -> int:
     print(f"\n{study.verdict(found, a.name, b.name)}")
     folder = chosen.out or machine.home() / "outputs" / f"gap-{chosen.a.resolve().name}-{chosen.b.resolve().name}"
     note = f"Seed {chosen.seed}{', equalised: the middle, 256 px, JPEG quality 75' if chosen.equalise else ''}."
-    print(f"report: {study.write(folder, a, b, found, deep, note)}")
+    print(shown(f"report: {study.write(folder, a, b, found, deep, note)}"))
     return 0
 
 
@@ -145,47 +147,57 @@ def derain(chosen: argparse.Namespace) -> int:
     """Restore files; what fails is listed at the end; exit code 1 if anything failed or nothing was written."""
     from ttlkit.apply import bulk, restore
 
-    sources, target = _split_target(chosen.paths, chosen.out)
+    sources, target = _split_target(chosen.paths, chosen.out, chosen.overwrite)
     files = bulk.plan_files(sources, target)
     there = [pair for pair in files if pair[1].exists() and pair[0].resolve() != pair[1].resolve()]
     if there and not chosen.overwrite:
         files = [pair for pair in files if pair not in there]
-        print(f"left as they are: {len(there)} files, such as {there[0][1]}; --overwrite replaces them")
-    written, failed = [], []
+        print(f"left as they are: {len(there)} files, such as {shown(there[0][1])}; --overwrite replaces them")
+    written, failed, partly = [], [], []
     if files:
         weights = _weights(chosen)
         engine = restore.load_engine(weights, chosen.engine, chosen.device)
-        print(f"weights: {weights}")
+        print(shown(f"weights: {weights}"))
         done = bulk.restore_files(engine, files, tile=chosen.tile, strength=chosen.strength)
         if len(files) > 1:
             from tqdm import tqdm
 
             done = tqdm(done, "derain", len(files), unit="image")
-        for source, path, problem in done:
-            if problem:
-                failed.append(problem)
+        for file in done:
+            if file.problem:
+                failed.append(file.problem)
             else:
-                written.append((source, path))
-    for problem in failed:
-        print(f"skipped: {problem}", file=sys.stderr)
+                written.append((file.source, file.target))
+            if file.left_out:
+                partly.append(f"{shown(file.source)}: {file.left_out}")
+    for line in [f"skipped: {problem}" for problem in failed] + [f"left out: {what}" for what in partly]:
+        print(line, file=sys.stderr)
     places = dict.fromkeys(str(path.parent) for _, path in written)
     place = written[0][1] if len(written) == 1 else ", ".join(places)
-    print(f"{len(written)} of {len(files)} images written" + (f" to {place}" if written else ""))
+    print(f"{len(written)} of {len(files)} images written" + (f" to {shown(place)}" if written else ""))
     if chosen.compare and written:
         _write_sheets(written, chosen.overwrite)
     return 1 if failed or not written else 0
 
 
-def _split_target(paths: list[str], out: Path | None) -> tuple[list[str], Path | None]:
-    """What to read and where to write; never an image that exists, or `derain *.jpg` would replace the last one."""
+def _split_target(paths: list[str], out: Path | None, overwrite: bool) -> tuple[list[str], Path | None]:
+    """What to read and where to write, said if OUT was not named as such.
+
+    The last of three or more is never OUT if it is an image that exists, or `derain *.jpg` would replace it. Of two
+    images it is, if --overwrite says so; otherwise SettingsError asks.
+    """
     from glob import has_magic
 
     from ttlkit.data.image_files import SUFFIXES
 
     last = Path(paths[-1])
     is_image = has_magic(paths[-1]) or (last.is_file() and last.suffix.lower() in SUFFIXES)
-    if out or len(paths) == 1 or is_image:
+    two_images = len(paths) == 2 and is_image and last.is_file() and Path(paths[0]).is_file()
+    if out or len(paths) == 1 or (is_image and not two_images):
         return paths, out
+    if two_images and not overwrite:
+        raise SettingsError(f"{shown(last)}: exists. Is it OUT? --overwrite replaces it; --out FOLDER restores both")
+    print(f"OUT: {shown(last)}")
     return paths[:-1], last
 
 
@@ -199,6 +211,7 @@ def _weights(chosen: argparse.Namespace) -> Path:
 
 
 def _write_sheets(written: list[tuple[Path, Path]], overwrite: bool) -> None:
+    from ttlkit.apply import bulk
     from ttlkit.data import image_files
 
     folder, number, sheets = written[0][1].parent, 0, []
@@ -207,9 +220,9 @@ def _write_sheets(written: list[tuple[Path, Path]], overwrite: bool) -> None:
         while not overwrite and (folder / f"compare-{number:02d}.jpg").exists():
             number += 1
         sheets.append(folder / f"compare-{number:02d}.jpg")
-        image_files.save_image(sheets[-1], image_files.contact_sheet(written[first : first + SHEET]))
+        image_files.save_image(sheets[-1], bulk.contact_sheet(written[first : first + SHEET]))
     more = " and on" if len(sheets) > 1 else ""
-    print(f"compared: {sheets[0]}{more}; each picture before (left) and after (right)")
+    print(f"compared: {shown(sheets[0])}{more}; each picture before (left) and after (right)")
 
 
 def export(chosen: argparse.Namespace) -> int:
@@ -219,8 +232,8 @@ def export(chosen: argparse.Namespace) -> int:
     export.kind_of(chosen.target)  # a wrong suffix is said before torch is imported
     weights = _weights(chosen)
     path = export.export(restore.load_restorer(weights), chosen.target, export.card_of(weights))
-    print(f"{path}: {weights}, ONNX opset {export.OPSET}, equal to torch within {export.CLOSE:g}")
-    print(f"`ttlkit derain IN --weights {path}` uses it, without torch")
+    print(shown(f"{path}: {weights}, ONNX opset {export.OPSET}, equal to torch within {export.CLOSE:g}"))
+    print(shown(f"`ttlkit derain IN --weights {path}` uses it, without torch"))
     return 0
 
 
@@ -309,7 +322,7 @@ def data_show(chosen: argparse.Namespace) -> int:
 
     place = StageRun(resolve(Settings, {"profile": chosen.profile, "collection": chosen.path}))
     found = open_collection(place.collection, place.profile.pocket_scenes if chosen.build else None)
-    print(f"{found.root}: {found.label}")
+    print(shown(f"{found.root}: {found.label}"))
     print(f"  real: {len(found.rainy)} rainy, {len(found.clean)} clean; synthetic: {len(found.pairs)} pairs")
     for test in found.tests:
         print(f"  test/{test.name}: {len(test.pairs)} {test.kind}")

@@ -1,13 +1,19 @@
 """Photographs in files: which are read, where the results go, and restoring one after the other."""
 
 import glob
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
 
 from ttlkit.apply.restore import Engine, TooLargeError, apply
 from ttlkit.data import photos
-from ttlkit.data.image_files import SUFFIXES, ImageError, list_images
+from ttlkit.data.image_files import SUFFIXES, ImageError, list_images, load_image_u8
 from ttlkit.files import shown
+from ttlkit.words import SettingsError
 
 ADDED = "-derained"  # to the name of what was restored, where no other place is given
 
@@ -53,22 +59,59 @@ def _becomes(path: Path, target: Path | None) -> Path:
     return target if as_file else target / (path.stem + suffix)
 
 
+class Done(NamedTuple):
+    """What became of a file: `problem`, '' when `target` was written; `left_out`, what of the source is not in it."""
+
+    source: Path
+    target: Path
+    problem: str = ""
+    left_out: str = ""
+
+
 def restore_files(
     engine: Engine, plan: Sequence[tuple[Path, Path]], *, tile: int | None = None, strength: float = 1.0
-) -> Iterator[tuple[Path, Path, str]]:
-    """Restore file after file of a `plan`; yields (source, target, problem), problem '' when the target was written.
+) -> Iterator[Done]:
+    """Restore file after file of a `plan`; what goes wrong with one is said in one line and stops none of the others.
 
-    Name, bit depth, alpha, EXIF and colour profile stay, as far as the format of the target has them.
+    Name, bit depth, alpha, EXIF and colour profile stay, as far as the format of the target has them. Raises
+    SettingsError for `tile` and `strength`.
     """
     for source, target in plan:
-        problem = ""
         try:
-            if source.resolve() == target.resolve():
-                raise ImageError(f"{shown(source)}: would overwrite the input; choose another OUT")
-            photo = photos.load_photo(source)
-            photos.save_photo(target, photo.with_pixels(apply(engine, photo.pixels, tile=tile, strength=strength)))
-        except (ImageError, OSError) as error:
-            problem = f"{shown(source)}: {error}" if isinstance(error, TooLargeError) else str(error)
-        except MemoryError:
-            problem = f"{shown(source)}: too large for this machine's memory; scale it down first"
-        yield source, target, problem
+            left_out = _restore_file(engine, source, target, tile, strength)
+        except SettingsError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the next file may be better
+            words = " ".join(str(error).split()) or type(error).__name__
+            if isinstance(error, MemoryError):
+                words = "too large for this machine's memory; scale it down first"
+            named = isinstance(error, ImageError) and not isinstance(error, TooLargeError)
+            yield Done(source, target, words if named else f"{shown(source)}: {words}")
+        else:
+            yield Done(source, target, "", left_out)
+
+
+def _restore_file(engine: Engine, source: Path, target: Path, tile: int | None, strength: float) -> str:
+    """Restore a file; returns what of it is not in the result."""
+    if target.exists() and source.exists() and source.samefile(target):
+        raise ImageError(f"{shown(source)}: would overwrite the input; choose another OUT")
+    photo = photos.load_photo(source)
+    restored = apply(engine, photo.pixels, tile=tile, strength=strength)
+    photos.save_photo(target, photo.with_pixels(restored))
+    kept = 8 * restored.itemsize
+    fewer = f"all but {kept} of {photo.bits} bits" if photo.bits > kept else ""
+    return ", ".join(filter(None, (photo.left_out, fewer)))
+
+
+def contact_sheet(files: Sequence[tuple[Path, Path]], side: int = 300, columns: int = 4) -> np.ndarray:
+    """Pictures before and after, side by side in boxes of `side` pixels, `columns` pairs a row: uint8 (H, W, 3)."""
+    gap, rows = 8, math.ceil(len(files) / columns)
+    columns = min(columns, len(files))
+    sheet = Image.new("RGB", (columns * (2 * side + gap), rows * (side + gap)), "white")
+    for number, pair in enumerate(files):
+        top, left = number // columns * (side + gap), number % columns * (2 * side + gap)
+        for place, path in enumerate(pair):
+            picture = Image.fromarray(load_image_u8(path))
+            picture.thumbnail((side - 2, side), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (left + place * side, top))
+    return np.asarray(sheet)

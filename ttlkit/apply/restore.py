@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,14 @@ RELEASED = machine.PACKAGE / "weights" / "student.safetensors"  # trained on rea
 WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
 TILE = 1024  # side of the tiles of a larger one
 SMALLEST = 64  # side below which smaller tiles save no memory: what they overlap by is more
+# What torch, ONNX Runtime and OpenVINO say, in errors of no kind of their own, where a processor's memory is full.
+NO_MEMORY = re.compile("can't alloc|failed to allocate|bad[ _]alloc|could not create a primitive", re.IGNORECASE)
 ENGINES = ("torch", *export.SUFFIXES.values())
 STRONGEST = 1.5  # twice the streaks taken away would be dark streaks
 
 
 class TooLargeError(image_files.ImageError):
-    """Not even the smallest tile fits into the memory of the device."""
+    """Not even the smallest tile fits into memory."""
 
 
 def derain(
@@ -73,7 +76,7 @@ def apply(
 
     `tile`: side of the tiles in pixels; by default an image of over 3 megapixels is cut into tiles of 1024. They
     overlap by the network's reach, so their seams show what the whole image shows; where one does not fit into the
-    memory of a GPU, all are halved. A network whose reach is unknown runs whole. `strength`, 0 to 1.5: the result is
+    memory, all are halved. A network whose reach is unknown runs whole. `strength`, 0 to 1.5: the result is
     rainy + strength · (restored - rainy), clipped. `dtype`: of the result, where it is another one. Takes the memory
     of image, result and one tile.
     """
@@ -93,11 +96,17 @@ def apply(
         try:
             _fill_tiles(engine, image, out, tile, strength)
             return out
-        except engine.too_large as error:
+        except Exception as error:
+            if not (isinstance(error, (MemoryError, *engine.too_large)) or NO_MEMORY.search(str(error))):
+                raise
             smaller = tile // 2 // engine.multiple * engine.multiple
             if engine.radius is None or smaller < SMALLEST:
-                problem = f"a piece of {tile} pixels does not fit into the memory of the device"
-                raise TooLargeError(f"{problem} ({str(error).splitlines()[0]:.80}); use --device cpu") from None
+                problem, way = (
+                    f"a piece of {tile} pixels does not fit into memory",
+                    "end other programs, or scale it down",
+                )
+                way = "use --device cpu" if isinstance(error, engine.too_large) else way
+                raise TooLargeError(f"{problem} ({' '.join(str(error).split())[:80]}); {way}") from None
         tile = smaller  # out of the handler, which keeps the tensors of the failed attempt alive
 
 

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 import io
-import math
 import os
-import re
 import stat
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
+from ttlkit.data import decoding
+from ttlkit.data.decoding import ImageError as ImageError
+from ttlkit.data.decoding import bands as bands
 from ttlkit.files import shown, whole
 
 FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "tif": "TIFF", "tiff": "TIFF", "webp": "WEBP"}
 FORMATS = {f".{name}": format for name, format in FORMATS.items()}
 SUFFIXES = tuple(FORMATS)
-BEST: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
-MOST_PIXELS = 178_956_970  # Pillow's own limit; kept here too, because any program may lift Pillow's
-DECODER = 2  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
+BEST: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
+DECODER = 3  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
 # What a TIFF says about its pixels is no property of the photograph: sizes, strips, tiles, compression, ICC profile.
 _LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322,
            323, 324, 325, 330, 332, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675}  # fmt: skip
-_OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-
-
-class ImageError(ValueError):
-    """An image cannot be used; the message names the file and the way out."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +42,7 @@ class Photo:
     mode: str = ""  # of the file, as Pillow names it; so are the next two
     bits: int = 8  # of a channel
     orientation: int = 1  # 1 to 8, as EXIF has it
+    left_out: str = ""  # what the file holds besides, in words
 
     def with_pixels(self, pixels: np.ndarray) -> Photo:
         """The same photograph with other pixels of the same shape and type."""
@@ -134,59 +129,63 @@ def decode_u8(file: BinaryIO, path: str | Path) -> np.ndarray:
 
 def decode(file: BinaryIO, path: str | Path) -> Photo:
     """Decode an open file as `load_photo` does; `path` stands in the messages."""
-    with naming(path):
-        if file.read(8) == b"\x89PNG\r\n\x1a\n":
-            with _opened(file) as image:
-                image.verify()  # the checksum of the pixels, which Pillow compares only when asked to
+    with naming(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        decoding.refuse_others(file)
+        file.seek(0)
+        is_png = file.read(8) == b"\x89PNG\r\n\x1a\n"
+        try:
+            return _decode(file, is_png)
+        except Exception:
+            sound, gone = decoding.without_text(file) if is_png else (file, "")
+            if not gone:
+                raise
+        return replace(_decode(sound, is_png), left_out=f"what is damaged or too long in it ({gone})")
+
+
+def _decode(file: BinaryIO, is_png: bool) -> Photo:
+    if is_png:
         with _opened(file) as image:
-            stored = getattr(image, "tag_v2", {}).get(ExifTags.Base.Orientation, 1)  # Pillow turns TIFFs
-            raw = _raw_mode(image)
-            named = re.match(r"(?!BGR|1)\w+;(\d+)", raw)  # BGR;15 counts all three channels
-            bits = int(named[1]) if named else {"1": 1, "I": 32, "F": 32}.get(image.mode, 8)
-            image.load()
-            orientation, exif = _exif(image)
-            if image.mode.startswith("I"):
-                channels = np.clip(np.asarray(image), 0, 65535).astype(np.uint16)[..., None]
-            elif re.fullmatch("RGBA?;16[BLN]", raw):
-                channels = np.asarray(image).astype(np.uint16) << 8 | _low_bytes(file)
-            else:
-                channels = _eight_bits(image)
-            clear = image.info.get("transparency")
-            if clear is not None and channels.dtype == np.uint16 and channels.shape[2] < 4:
-                seen = (channels != clear).any(2, keepdims=True)
-                channels = np.concatenate([channels, seen * np.uint16(65535)], 2)
-            channels = turned(channels, orientation)
-            return Photo(
-                np.ascontiguousarray(channels[..., :3]) if channels.shape[2] > 2 else channels[..., [0, 0, 0]],
-                channels[..., -1:] if channels.shape[2] in (2, 4) else None,
-                image.mode[:1] in "1LIF" and image.mode != "LAB",
-                exif,
-                image.info.get("icc_profile") or b"",
-                image.mode,
-                bits,
-                stored if stored in range(2, 9) else orientation,
-            )
+            image.verify()  # the checksum of the pixels, which Pillow compares only when asked to
+    with _opened(file) as image:
+        mode, bits, tags = image.mode, decoding.bits(image), getattr(image, "tag_v2", {})
+        white, stored = decoding.white_of(image), tags.get(ExifTags.Base.Orientation, 1)  # Pillow turns TIFFs
+        wide = decoding.planes(file, image, white)
+        raw = decoding.load(image) if wide is None else ""
+        orientation, exif = _exif(image)
+        clear, icc, left_out = image.info.get("transparency"), image.info.get("icc_profile"), decoding.more_in(image)
+        wide = decoding.sixteen_bits(image, raw, white) if wide is None else wide
+        channels = decoding.eight_bits(image) if wide is None else wide
+    del image  # with its pixels, which take as much memory as ours
+    if decoding.is_colour_of_16_bits(raw):
+        with _opened(file) as again:
+            decoding.add_low_bytes(again, channels, white)
+    if mode[0] in "IF" and tags.get(262) == 0:  # the greater, the darker: Pillow heeds that up to 8 bits
+        np.subtract(np.iinfo(channels.dtype).max, channels, out=channels)
+    if clear is not None and wide is not None and channels.shape[2] < 4:
+        seen = (channels != clear).any(2, keepdims=True)
+        channels = np.concatenate([channels, seen * np.uint16(65535)], 2)
+    channels = turned(channels, orientation)
+    return Photo(
+        channels[..., :3] if channels.shape[2] > 2 else channels[..., [0, 0, 0]],
+        channels[..., -1:] if channels.shape[2] in (2, 4) else None,
+        (mode[0] in "1LIF" and mode != "LAB") or channels.shape[2] < 3,
+        exif,
+        icc or b"",
+        mode,
+        bits,
+        stored if stored in range(2, 9) else orientation,
+        left_out,
+    )
 
 
 @contextmanager
 def _opened(file: BinaryIO) -> Iterator[ImageFile.ImageFile]:
-    """Pillow's lazy image: the header is read, the size checked, and no warning gets out."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        file.seek(0)
-        with Image.open(file) as image:
-            if (pixels := image.width * image.height) > MOST_PIXELS:
-                size = f"{image.width}x{image.height}"
-                raise Image.DecompressionBombError(f"{size} = {pixels} pixels, at most {MOST_PIXELS}")
-            if image.format == "EPS":  # Pillow would start Ghostscript on it
-                raise ImageError("a PostScript drawing, not an image; convert it")
-            yield image
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the pixels stand in the file that has not been loaded yet, such as 'RGB;16B': the mode hides the 16."""
-    args = image.tile[0].args if image.tile else ""
-    return args if isinstance(args, str) else str(args[0]) if args else ""
+    """Pillow's lazy image: the header is read and checked."""
+    file.seek(0)
+    with Image.open(file) as image:
+        decoding.check(image)
+        yield image
 
 
 def _exif(image: Image.Image) -> tuple[int, bytes]:
@@ -195,49 +194,13 @@ def _exif(image: Image.Image) -> tuple[int, bytes]:
     with suppress(Exception):  # the pixels are whole, whatever is wrong with the block
         exif = image.getexif()
         orientation = exif.get(ExifTags.Base.Orientation, 1)
+        exif.bigtiff = False  # or the block would have a header that no other format knows
         for tag in _LAYOUT & set(exif):
             del exif[tag]
         if ExifTags.Base.Orientation in exif:
             exif[ExifTags.Base.Orientation] = 1
         block = exif.tobytes() if len(exif) else b""
     return orientation if orientation in range(1, 9) else 1, block
-
-
-def _low_bytes(file: BinaryIO) -> np.ndarray:
-    """The low bytes of 16-bit colour: Pillow decodes the high ones alone, unless told that the byte order differs."""
-    with _opened(file) as image:
-        raw = _raw_mode(image)
-        raw = raw[:-1] + _OTHER_ORDER[raw[-1]]
-        rests = [() if isinstance(tile.args, str) else (tile.args or ())[1:] for tile in image.tile]
-        image.tile = [tile._replace(args=(raw, *rest)) for tile, rest in zip(image.tile, rests, strict=True)]
-        return np.asarray(image)
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Pixels of a loaded picture, not turned: uint8 RGB (H, W, 3), RGBA (H, W, 4) where some of it is transparent."""
-    mode = "RGBA" if image.has_transparency_data and image.mode != "F" else "RGB"
-    out = np.empty((image.height, image.width, len(mode)), np.uint8)
-    if image.mode == "F":
-        values = np.asarray(image)
-        highest = max(1.0, float(np.max(values, where=np.isfinite(values), initial=0)))
-    for rows in bands(image.height, image.width):
-        band = image.crop((0, rows.start, image.width, rows.stop))
-        if band.mode == "F":
-            out[rows] = to_u8(np.nan_to_num(np.asarray(band) / highest))[..., None]
-            continue
-        if band.mode == "LAB":
-            profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-            band = ImageCms.profileToProfile(band, *profiles, outputMode="RGB")  # type: ignore[assignment]
-        elif band.mode == "La":
-            band = band.convert("LA")
-        out[rows] = np.asarray(band if band.mode == mode else band.convert(mode))
-    return out
-
-
-def bands(height: int, width: int) -> list[slice]:
-    """Rows to work on at a time: several copies of a picture of 100 megapixels would be gigabytes."""
-    rows = max(1, (1 << 18) // width)
-    return [slice(top, min(top + rows, height)) for top in range(0, height, rows)]
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -314,20 +277,6 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Antialiased bicubic resize of float (H, W, 3) to (height, width, 3), float32 in [0, 1]."""
     picture = Image.fromarray(to_u8(image)).resize((width, height), Image.Resampling.BICUBIC)
     return to_float(np.asarray(picture))
-
-
-def contact_sheet(files: Sequence[tuple[Path, Path]], side: int = 300, columns: int = 4) -> np.ndarray:
-    """Pictures before and after, side by side in boxes of `side` pixels, `columns` pairs a row: uint8 (H, W, 3)."""
-    gap, rows = 8, math.ceil(len(files) / columns)
-    columns = min(columns, len(files))
-    sheet = Image.new("RGB", (columns * (2 * side + gap), rows * (side + gap)), "white")
-    for number, pair in enumerate(files):
-        top, left = number // columns * (side + gap), number % columns * (2 * side + gap)
-        for place, path in enumerate(pair):
-            picture = Image.fromarray(load_image_u8(path))
-            picture.thumbnail((side - 2, side), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (left + place * side, top))
-    return np.asarray(sheet)
 
 
 def recompress(image: np.ndarray, quality: int) -> np.ndarray:

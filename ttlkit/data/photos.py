@@ -27,25 +27,30 @@ def save_photo(path: str | Path, photo: Photo) -> None:
     channels, alpha = photo.pixels, photo.alpha
     if alpha is not None and format not in CLEAR:
         channels, alpha = image_files.over_white(channels, alpha), None
-    if photo.grey:
+    deep = channels.dtype == np.uint16 and format in ("PNG", "TIFF")
+    grey = photo.grey and not (deep and format == "TIFF" and alpha is not None)  # Pillow could not read such a file
+    if grey:
         rows = image_files.bands(*channels.shape[:2])
         luma = np.concatenate([np.round(image_files.to_grey(channels[band])) for band in rows])
         channels = luma.astype(channels.dtype)[..., None]
-    if alpha is not None:
-        channels = np.concatenate([channels, alpha], 2)
-    icc = photo.icc if photo.icc[16:20] == (b"GRAY" if photo.grey else b"RGB ") else b""
-    if channels.dtype == np.uint16 and format in ("PNG", "TIFF"):
+    icc = photo.icc if photo.icc[16:20] == (b"GRAY" if grey else b"RGB ") else b""
+    layers = [channels] if alpha is None else [channels, alpha]
+    if deep:
         with image_files.writing(path) as file:
-            (_write_png if format == "PNG" else _write_tiff)(file, channels, photo.exif, icc)
+            (_write_png if format == "PNG" else _write_tiff)(file, layers, photo.exif, icc)
         return
+    channels = channels if alpha is None else np.concatenate(layers, 2)
     exif = photo.exif if format != "JPEG" or len(photo.exif) <= LONGEST_EXIF else b""
     options = {name: value for name, value in (("exif", exif), ("icc_profile", icc)) if value}
     image_files.save_image(path, channels[..., 0] if channels.shape[2] == 1 else channels, **options)
 
 
-def _write_png(file: io.BytesIO, channels: np.ndarray, exif: bytes, icc: bytes) -> None:
-    """A PNG of 16 bits, (H, W, 1 to 4) uint16: Pillow writes such only in grey (ISO/IEC 15948), pypng no EXIF block."""
-    height, width, depth = channels.shape
+def _write_png(file: io.BytesIO, layers: list[np.ndarray], exif: bytes, icc: bytes) -> None:
+    """A PNG of 16 bits (ISO/IEC 15948), from layers (H, W, C) uint16 with 1 to 4 channels in all.
+
+    Pillow writes such only in grey, pypng writes no EXIF block.
+    """
+    (height, width), depth = layers[0].shape[:2], sum(layer.shape[2] for layer in layers)
     file.write(b"\x89PNG\r\n\x1a\n")
     putchunk(file, b"IHDR", struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[depth], 0, 0, 0))
     if icc:
@@ -54,21 +59,22 @@ def _write_png(file: io.BytesIO, channels: np.ndarray, exif: bytes, icc: bytes) 
         putchunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     packer = zlib.compressobj()
     for rows in image_files.bands(height, width):
-        data = np.ascontiguousarray(channels[rows], ">u2").view(np.uint8)
+        data = np.concatenate([layer[rows] for layer in layers], 2).astype(">u2").view(np.uint8)
         lines = np.diff(data, axis=1, prepend=np.uint8(0)).reshape(len(data), -1)  # less the pixel to the left
         putchunk(file, b"IDAT", packer.compress(np.insert(lines, 0, 1, axis=1).tobytes()))  # filter 1 says so
     putchunk(file, b"IDAT", packer.flush())
     putchunk(file, b"IEND")
 
 
-def _write_tiff(file: io.BytesIO, channels: np.ndarray, exif: bytes, icc: bytes) -> None:
-    """A TIFF of 16 bits, (H, W, 1 to 4) uint16, deflated (TIFF 6.0).
+def _write_tiff(file: io.BytesIO, layers: list[np.ndarray], exif: bytes, icc: bytes) -> None:
+    """A TIFF of 16 bits (TIFF 6.0), deflated, from layers (H, W, C) uint16 with 1, 3 or 4 channels in all.
 
     Pillow writes such only in grey; tifffile writes them, but not the folder of its own that most EXIF tags lie in.
     """
-    height, width, depth = channels.shape
+    (height, width), depth = layers[0].shape[:2], sum(layer.shape[2] for layer in layers)
     bands = image_files.bands(height, width)
-    steps = (np.diff(channels[rows], axis=1, prepend=np.uint16(0)) for rows in bands)  # predictor 2: less the left
+    parts = (np.concatenate([layer[rows] for layer in layers], 2) for rows in bands)
+    steps = (np.diff(part, axis=1, prepend=np.uint16(0)) for part in parts)  # predictor 2: less the pixel to the left
     strips = [zlib.compress(step.astype("<u2").tobytes()) for step in steps]
     lengths = [len(strip) for strip in strips]
     tags = TiffImagePlugin.ImageFileDirectory_v2(prefix=b"II")
@@ -80,7 +86,7 @@ def _write_tiff(file: io.BytesIO, channels: np.ndarray, exif: bytes, icc: bytes)
         256: width, 257: height, 258: (16,) * depth, 259: 8, 262: 2 if depth > 2 else 1, 277: depth, 278: bands[0].stop,
         273: tuple(np.cumsum([0, *lengths[:-1]]).tolist()), 279: tuple(lengths), 284: 1, 317: 2,
     })  # fmt: skip
-    if depth in (2, 4):
+    if depth == 4:
         tags[338] = 2  # an alpha that the colours are not multiplied by
     if icc:
         tags[34675] = icc
