@@ -12,10 +12,12 @@ from html.parser import HTMLParser
 import nbformat
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from ttlkit import files
-from ttlkit.lesson import live, report
+from ttlkit.lesson import figures, live, report
 
 
 @pytest.mark.parametrize("tex", [r"\frac{1}{N}\sum_i x_i", r"\begin{aligned}a&=b\\c&=d\end{aligned}", "x < y"])
@@ -48,6 +50,15 @@ def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
         assert kept in page
     assert report.markdown_html("$x$ is 5").count("<math") == 1
     assert report.markdown_html("\\begin{align}\na &= b\n\\end{align}\n\n$$\nc\n$$").count('display="block"') == 2
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from("ab1 ![](){}<>&;#*_`~|$\\\"'-+.:/=\n\ré雨\x1b")))
+def test_a_name_in_markdown_stays_what_it_is(name):
+    """In a paragraph, and in a cell."""
+    text = html.escape(" ".join(name.split())).replace("&#x27;", "'")
+    assert report.markdown_html(f"x{figures.in_markdown(name)}") == f"<p>x{text}</p>\n"
+    assert f"<td>x{text}</td>" in report.markdown_html(figures.markdown_table([{"name": f"x{name.strip()}"}]))
 
 
 LOADING = {"src", "srcset", "href", "xlink:href", "poster", "data", "action", "formaction", "background", "ping"}
