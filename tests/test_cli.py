@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,8 @@ from ttlkit.data import cache, image_files
 from ttlkit.data.public import catalogue
 from ttlkit.method import networks, weights
 from ttlkit.runs import pipeline
+from ttlkit.runs.settings import STAGES, resolve
+from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
 
 
@@ -47,8 +50,6 @@ def test_what_a_user_can_solve_is_one_line(arguments, words, home, capsys):
 
 
 def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home, capsys):
-    import shutil
-
     assert run(capsys, "data", "build", "--profile", "smoke")[0] == 0
     root = home / "datasets/pocket-8"
     code, _, err = run(capsys, "reproduce", "--profile", "smoke", "--n-pairs", 9)
@@ -57,6 +58,23 @@ def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home
     code, _, err = run(capsys, "reproduce", "--profile", "smoke", "--collection", root)
     assert code == 1 and "no test sets" in err
     assert not (home / "outputs").exists()
+
+
+def test_a_collection_may_have_a_comma_in_its_name(home, capsys):
+    said = run(capsys, "reproduce", "--profile", "smoke", "--collection", f"{home}/rain, none")[2]
+    assert said.startswith(f"ttlkit: {home}/rain, none: no such collection")
+
+
+@pytest.mark.parametrize("name", ["05_real_scene_evaluation/table.txt", "report.html"])
+def test_damaged_files_of_a_run_do_not_keep_its_report_from_being_written(name, home, capsys):
+    pytest.importorskip("markdown_it")
+    stage = StageRun(resolve(STAGES["01_gap_statistics"], {"profile": "smoke", "run": "a"})).begin()
+    stage.finish(found=3)
+    path = home / "outputs/a" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"caf\xe9")
+    code, out, err = run(capsys, "report", "a")
+    assert code == 0 and out.startswith("report: "), err
 
 
 def test_derain_without_weights_says_how_to_get_them(home, capsys, tmp_path):

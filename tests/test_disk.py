@@ -9,11 +9,16 @@ import resource
 import signal
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from ttlkit import files
 from ttlkit.apply import export
+from ttlkit.lesson import figures
 from ttlkit.method import networks, weights
+from ttlkit.runs import pipeline, sweep
+from ttlkit.runs.settings import TeacherPretraining, resolve
+from ttlkit.runs.stages import StageRun
 from ttlkit.words import as_command
 
 OUT = ("onnx", "xml")
@@ -72,6 +77,44 @@ def test_a_folder_that_may_not_be_written_is_named(place, ordinary_user, capsys)
     path, write = list(writers(folder).items())[place]
     line = said(capsys, write)
     assert line.startswith(f"{path}: Permission denied; allow it, or choose another folder")
+
+
+def a_stage(run="a"):
+    """A stage that is not done."""
+    return StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": run}))
+
+
+def test_a_run_on_a_full_disk_names_the_notebook(home, capsys):
+    stage = a_stage()
+    with small_disk(2_000):
+        line = said(capsys, lambda: pipeline.run([stage]))
+    assert line.startswith(f"{stage.folder}/notebook.ipynb: ") and "free space there" in line
+
+
+def test_a_run_that_may_not_write_names_the_folder(ordinary_user, capsys, monkeypatch):
+    monkeypatch.setenv("TTLKIT_HOME", str(ordinary_user))
+    (ordinary_user / "outputs").mkdir(mode=0o500)
+    line = said(capsys, lambda: pipeline.run([a_stage()]))
+    assert line == f"{ordinary_user}/outputs/a: Permission denied; allow it, or choose another folder"
+
+
+def test_rows_and_figures_of_a_stage_are_named_on_a_full_disk(home, capsys):
+    stage = a_stage().begin()
+    figure = figures.plot_images([[np.random.default_rng(0).random((99, 99, 3))]], ["a"])
+    with small_disk():
+        assert said(capsys, lambda: stage.log({"x": "x" * 20_000})).startswith(f"{stage.folder}/metrics.jsonl: ")
+        assert said(capsys, lambda: stage.figure("a", figure)).startswith(f"{stage.folder}/figures/a.png: ")
+    assert not list((stage.folder / "figures").iterdir())
+
+
+def test_a_stage_of_a_sweep_that_cannot_be_copied_is_named(home, capsys):
+    done, same = a_stage().begin(), a_stage("b")
+    (done.folder / "teacher.safetensors").write_bytes(b"x" * 20_000)
+    done.finish()
+    with small_disk():
+        line = said(capsys, lambda: sweep.take_finished(same, [done.run_folder]))
+    assert line.startswith(f"{same.folder}: cannot be copied here") and line.endswith("free space")
+    assert not list(same.run_folder.iterdir())
 
 
 def test_what_is_printed_to_a_full_disk_is_said(capsys):

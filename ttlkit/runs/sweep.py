@@ -52,7 +52,12 @@ def take_finished(stage: StageRun, others: Sequence[Path]) -> bool:
         if read_done(folder / stage.name).get("inputs") != stage.inputs_now():
             continue
         with files.whole(stage.folder) as partial:
-            shutil.copytree(folder / stage.name, partial)
+            try:
+                shutil.copytree(folder / stage.name, partial)
+            except shutil.Error as error:  # holds a list of what failed
+                raise SettingsError(
+                    f"{stage.folder}: cannot be copied here ({error.args[0][0][2]}); free space"
+                ) from None
             files.remove(stage.folder)  # a folder cannot be replaced in one step
         return stage.is_done()  # it may have been damaged there
     return False
