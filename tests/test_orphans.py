@@ -31,6 +31,18 @@ from ttlkit import machine
 if __name__ == "__main__":
     list(machine.in_processes(time.sleep, [10] * 8, workers=2, fewest=2))
 """
+GDOWN = """
+import sys
+from pathlib import Path
+from ttlkit.data.public import download
+Path(sys.argv[1], "gdown.py").write_text('''
+import time
+def download(**given):
+    open("up", "w").close()
+    time.sleep(100)
+''')
+list(download._gdown(f"{download.DRIVE_FILE}x", Path(sys.argv[1], "file")))
+"""
 WORKER = """
 import subprocess, sys, time
 subprocess.Popen([sys.executable, "-m", "ttlkit.runs.worker", "02_teacher_pretraining", "--profile", "smoke", "--steps",
@@ -49,9 +61,11 @@ def adopting():
 
 def started_by(home, script, until, *arguments):
     """(what runs the script, what that has started) as soon as `until(parent, children)`."""
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "TTLKIT_HOME": str(home), "TORCHELASTIC_RUN_ID": "x"}
+    environment = {**os.environ, "PYTHONPATH": f"{REPO}:{home}", "TTLKIT_HOME": str(home), "TORCHELASTIC_RUN_ID": "x"}
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    parent = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    parent = subprocess.Popen(
+        command, cwd=home, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
     children = []
     while not until(parent, children):
         time.sleep(0.02)
@@ -63,6 +77,7 @@ def started_by(home, script, until, *arguments):
 CASES = {
     "kernel that starts": (KERNEL, lambda parent, children: parent.stdout.readline()),
     "pool": (POOL, lambda parent, children: len(children) > 2),  # and one that keeps count of shared memory
+    "gdown": (GDOWN, lambda parent, children: Path(parent.args[-2], "up").exists()),
     "worker of torchrun": (WORKER, lambda parent, children: list(Path(parent.args[-2]).rglob("metrics.jsonl"))),
 }
 

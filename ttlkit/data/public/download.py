@@ -25,6 +25,8 @@ BUSY = (404, 408, 425, 429)  # another try may do, as for 500 and above; 404: lo
 # gdown runs as a process of its own: gdown 5 has no time limit, and a process can be watched and ended.
 GDOWN = """
 import sys, gdown
+from ttlkit import machine
+machine.end_with(int(sys.argv[4]))
 try:
     call = getattr(gdown, sys.argv[1])
     found = call(url=sys.argv[2], output=sys.argv[3], quiet=True, resume=True, use_cookies=False)
@@ -135,7 +137,7 @@ def _gdown(url: str, part: Path) -> Steps:
     call, output = ("download_folder", f"{part}{os.sep}") if url.startswith(DRIVE_FOLDER) else ("download", str(part))
     before = _size(part.parent)
     yield before, None
-    command, words = [sys.executable, "-c", GDOWN, call, url, output], None
+    command, words = [sys.executable, "-c", GDOWN, call, url, output, str(os.getpid())], None
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace") as process:
         try:
             while words is None:
