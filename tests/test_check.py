@@ -82,6 +82,7 @@ PLANTS = {
     "CMYK": lambda p: Image.open(p).convert("CMYK").save(p.with_suffix(".jpg")) or p.unlink(),
     "EXIF-rotated": lambda p: _rotated(p),
     "grey": lambda p: Image.open(p).convert("L").convert("RGB").save(p),
+    "partly": lambda p: Image.open(p).save(p, save_all=True, append_images=[Image.new("RGB", Image.open(p).size)]),
     "tiny": lambda p: Image.open(p).resize((63, 200)).save(p),
 }
 

@@ -34,6 +34,7 @@ KINDS = {
     "CMYK": "read, converted to RGB",
     "EXIF-rotated": "read, turned upright",
     "grey": "read, but has no colour",
+    "partly": "read, but the file holds more",
     "tiny": f"a side shorter than {TINY} px",
     "huge": f"more than {HUGE // 1_000_000} megapixels",
 }
@@ -202,6 +203,7 @@ def _look(job: tuple[Path, bool]) -> _Look:
         "CMYK": photo.mode if photo.mode == "CMYK" else "",
         "EXIF-rotated": f"orientation {photo.orientation}" if photo.orientation != 1 else "",
         "grey": f"mode {photo.mode}" if grey and path.parent.name not in ("mask", "streaks") else "",
+        "partly": photo.left_out,
         "tiny": size if min(height, width) < TINY else "",
         "huge": size if height * width > HUGE else "",
     }
