@@ -60,6 +60,13 @@ def test_too_few_pairs_and_no_test_sets_are_said_before_anything_is_trained(home
     assert not (home / "outputs").exists()
 
 
+@pytest.mark.parametrize("name", ["collection", "peers", "run"])
+def test_names_that_are_not_utf_8_are_refused_before_anything_is_run(name, home, capsys):
+    code, _, said = run(capsys, "reproduce", "--profile", "smoke", f"--{name}", "caf\udce9")
+    assert code == 1 and said.startswith(f"ttlkit: {name} = ") and said.count("\n") == 1
+    assert said.endswith("caf\\udce9: no UTF-8, so no notebook can hold it; rename it\n")
+
+
 def test_a_collection_may_have_a_comma_in_its_name(home, capsys):
     said = run(capsys, "reproduce", "--profile", "smoke", "--collection", f"{home}/rain, none")[2]
     assert said.startswith(f"ttlkit: {home}/rain, none: no such collection")

@@ -19,7 +19,7 @@ from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
 from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done
-from ttlkit.words import check_name, split_names
+from ttlkit.words import SettingsError, check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
 OTHER_CODE = "was made by other code"  # in the notes of a report
@@ -39,8 +39,10 @@ def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list
     for task in split_names(tasks):
         check_name(task, TASKS, "task")
     known = {f.name for kind in STAGES.values() for f in fields(kind)}
-    for name in given:
+    for name, value in given.items():
         check_name(name, known, "parameter")
+        if str(value) != str(value).encode("utf-8", "replace").decode():
+            raise SettingsError(f"{name} = {files.shown(value)}: no UTF-8, so no notebook can hold it; rename it")
 
     given = {"tasks": tasks, "guide": GUIDE if GUIDE in split_names(tasks) else "", **given}
 
