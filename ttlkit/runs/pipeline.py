@@ -146,7 +146,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
 
 def kernel_options() -> list[str]:
     """Kernels end with this process, and say on the terminal neither that TCP is used nor that they are being ended."""
-    ends = f"__import__('ttlkit.machine').machine.end_with({os.getpid()})"
+    ends = f"from ttlkit.machine import end_with; end_with({os.getpid()}); del end_with"
     return ["--log-level=CRITICAL", f"--IPKernelApp.exec_lines={ends}"]
 
 
