@@ -191,6 +191,20 @@ def test_a_tiff_in_planes_that_is_cut_is_refused(tmp_path, compression):
             image_files.load_image_u8(tmp_path / "a.tif")
 
 
+@pytest.mark.parametrize("planes", [False, True])
+def test_a_tiff_whose_strips_do_not_reach_to_the_end_is_refused(tmp_path, planes):
+    numbers = np.ones((3, 24, 32) if planes else (24, 32, 3), np.uint16)
+    options = {"photometric": "rgb", "planarconfig": "separate" if planes else "contig", "rowsperstrip": 8}
+    tifffile.imwrite(tmp_path / "a.tif", numbers, **options)
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].tags["ImageLength"].valueoffset
+    data[place : place + 2] = struct.pack("<H", 240)
+    (tmp_path / "a.tif").write_bytes(data)
+    with pytest.raises(image_files.ImageError, match=r"a\.tif: .*truncated"):
+        image_files.load_image_u8(tmp_path / "a.tif")
+
+
 def test_of_thousands_of_pages_only_the_first_is_looked_at(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
         for _ in range(4000):

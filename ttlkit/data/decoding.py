@@ -88,6 +88,12 @@ def check(image: ImageFile.ImageFile) -> None:
     taken = pixels * max(3, len(image.getbands())) * (2 if bits(image) > 8 else 1)
     if taken > MOST_BYTES:
         raise Image.DecompressionBombError(f"{size} decoded is {taken / 1e9:.2f} GB, at most {MOST_BYTES / 1e9:.2f} GB")
+    tags: Any = getattr(image, "tag_v2", {})
+    width, height = tags.get(256, 0), tags.get(257, 0)  # Pillow has turned its own already
+    strips = -(-height // tags.get(323, tags.get(278, height or 1))) * -(-width // tags.get(322, width or 1))
+    needed = strips * (len(image.getbands()) if tags.get(284) == 2 else 1)
+    if (offsets := tags.get(324, tags.get(273))) and np.size(offsets) < needed:
+        raise ImageError("truncated: strips or tiles are missing; fetch it again")  # they would be read as black
 
 
 def more_in(image: Image.Image) -> str:
