@@ -71,6 +71,8 @@ def make_evil(home, small_pocket):
 @pytest.mark.slow
 def test_everything_but_fetching_works_without_a_network_and_no_name_reaches_the_terminal(home, small_pocket):
     collection = make_evil(home, small_pocket)
+    named = home / f"own{EVIL[1:]}"
+    named.symlink_to(collection)
     a, b, run_name = home / f"a{EVIL}", home / f"b{EVIL}", f"run{EVIL}"
     commands = [
         ("data", "list", 0),
@@ -81,7 +83,8 @@ def test_everything_but_fetching_works_without_a_network_and_no_name_reaches_the
         ("derain", a, 1),  # of four pictures one cannot be read
         ("derain", a, 1),  # three are there already
         ("export", home / f"student{EVIL[1:]}.onnx", 0),
-        ("reproduce", "--dry-run", "--collection", collection, "--run", "fine", "--profile", "smoke", 0),
+        ("reproduce", "--dry-run", "--collection", named, "--run", "fine", "--profile", "smoke", 0),
+        ("reproduce", "--dry-run", "--collection", collection, 1),  # no notebook could hold a name that is no UTF-8
         ("report", run_name, 0),
         ("report", f"none{EVIL}", 1),
         ("data", "show", home / f"none{EVIL}", 1),
