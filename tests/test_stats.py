@@ -180,7 +180,7 @@ def p_of_classifier(x, y, seed):
     [
         (lambda x, y, seed: stats.mmd(x, y, seed, rounds=100)["p_value"], 120),
         (lambda x, y, seed: stats.frechet_test(x, y, seed, rounds=40)["p_value"], 100),
-        (p_of_classifier, 40),
+        (p_of_classifier, 25),
     ],
     ids=["MMD", "Fréchet", "classifier"],
 )

@@ -91,7 +91,7 @@ def test_a_teacher_learns(tmp_path):
     teacher = task.build(8)
     crops = samples.Photographs({kind: found.real(kind) for kind in task.classes}, task.sample, 32, 0)
     options = {"folder": tmp_path, "key": "k", "batch": 8, "learning_rate": 4e-3, "seed": 0}
-    Trainer(teacher, objectives.task_step(task), crops, steps=150, **options).fit()
+    Trainer(teacher, objectives.task_step(task), crops, steps=80, **options).fit()
     held_out = samples.Photographs({kind: found.real(kind, held_out=True) for kind in task.classes}, task.sample, 32, 1)
     said = predict(task, teacher, [held_out[n] for n in range(32)])
     found = task.score(said["output"], said["target"], said["image"])

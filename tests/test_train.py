@@ -10,6 +10,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from ttlkit import words
 from ttlkit.data import collections
 from ttlkit.method import networks, weights
 from ttlkit.method.connected_tasks import TASKS
@@ -148,15 +149,24 @@ def test_the_command_trains_a_stage_once_and_one_process_writes(made, capsys):
     assert len(losses(folder)) == 1
 
 
-@pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_one_line(made):
-    command = ["-m", "ttlkit.runs.worker", "02_teacher_pretraining", "--profile", "smoke", "--batch", 3]
-    command += ["--run-name", "odd"]
-    done = torchrun(*command)
-    assert done.returncode != 0
-    said = [line for line in done.stderr.splitlines() if line.startswith("ttlkit:")]
+def test_a_batch_that_cannot_be_shared_is_one_line(made, monkeypatch, capsys):
+    """The first process says it; the other one waits for torchrun, which ends it."""
+    command = ["02_teacher_pretraining", "--profile", "smoke", "--batch", "3", "--run-name", "odd"]
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    assert worker.main(command) == 1
+    said = capsys.readouterr().err.splitlines()
     assert said == ["ttlkit: batch = 3 cannot be shared by 2 processes; make it a multiple"]
     assert not (made[0] / "outputs/odd").exists()
+
+    def ended(seconds):
+        raise SystemExit
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(words.time, "sleep", ended)
+    with pytest.raises(SystemExit):
+        worker.main(command)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
