@@ -181,7 +181,7 @@ def case(name, folder, kills, rng):
     print(f"{name}: {took:.1f} s undisturbed, {len(expected)} files", flush=True)
     done, faults, rounds, alone = 0, [], 0, 0
     while done < kills:
-        rounds += 1
+        rounds, before = rounds + 1, len(faults)
         home, ended = folder / f"round-{rounds}", False
         if ready and rounds % 5:
             shutil.copytree(folder / "first" / ready, home / ready)
@@ -207,8 +207,8 @@ def case(name, folder, kills, rng):
         ]
         faults += left(home) + outliving()
         print(f"{name}: {done} kills ({alone} of the parent alone), {rounds} rounds, {len(faults)} faults", flush=True)
+        print("".join(f"  {fault}\n" for fault in faults[before:]), end="", flush=True)
         files.remove(home)
-    print("\n".join(faults), flush=True)
     return len(faults)
 
 
