@@ -32,7 +32,7 @@ from ttlkit.data import image_files  # noqa: E402
 
 REPO = Path(__file__).resolve().parents[2]
 ROUND, PATIENCE = 10, 12.0  # kills before a run is let finish; seconds: torch's loaders look for their parent every 5
-STAGES = ("01_gap_statistics", "02_teacher_pretraining-deblur")
+STAGES = ("02_teacher_pretraining-recognition", "02_teacher_pretraining-deblur")
 REPRODUCE = f"""
 from ttlkit.runs import pipeline
 pipeline.run([stage for stage in pipeline.plan(profile="smoke") if stage.name in {STAGES}])
@@ -98,7 +98,7 @@ def reproduce(shared):
 
 
 CASES = {case.__name__: case for case in (derain, fetch, training, reproduce)}
-UNLIKE = ("notebook.ipynb", "config.json", "DONE.json", "metrics.jsonl", "table.txt")  # times stand in them
+UNLIKE = ("notebook.ipynb", "config.json", "DONE.json", "metrics.jsonl", "table.txt", "values.csv")  # times, folders
 
 
 def results(home, pattern):
