@@ -1,6 +1,7 @@
 """Image files as they come: every odd kind is read right or refused by name."""
 
 import io
+import logging
 import os
 import re
 import resource
@@ -21,7 +22,7 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from ttlkit import files
-from ttlkit.data import image_files, photos, tensors
+from ttlkit.data import decoding, image_files, photos, tensors
 
 
 def _png(path, width, height, depth, kind, pixels=b"", clear=b"", packed=b""):
@@ -196,13 +197,91 @@ def test_a_tiff_whose_strips_do_not_reach_to_the_end_is_refused(tmp_path, planes
     numbers = np.ones((3, 24, 32) if planes else (24, 32, 3), np.uint16)
     options = {"photometric": "rgb", "planarconfig": "separate" if planes else "contig", "rowsperstrip": 8}
     tifffile.imwrite(tmp_path / "a.tif", numbers, **options)
-    data = bytearray((tmp_path / "a.tif").read_bytes())
-    with tifffile.TiffFile(tmp_path / "a.tif") as file:
-        place = file.pages[0].tags["ImageLength"].valueoffset
-    data[place : place + 2] = struct.pack("<H", 240)
-    (tmp_path / "a.tif").write_bytes(data)
+    _retag(tmp_path / "a.tif", ImageLength=240)
     with pytest.raises(image_files.ImageError, match=r"a\.tif: .*truncated"):
         image_files.load_image_u8(tmp_path / "a.tif")
+
+
+def _retag(path, **values):
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for name, value in values.items():
+            file.pages[0].tags[name].overwrite(value)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("kind", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_tiff_without_a_strip_or_tile_is_refused(tmp_path, tile, kind, dtype):
+    """Those at 0 would be read as noise, by the header; those of 0 bytes, in planes of 16 bits, as black."""
+    numbers, unit = np.full((24, 32, 3), 7, dtype), "Tile" if tile else "Strip"
+    options = {"photometric": "rgb", "planarconfig": kind, "tile": tile, "rowsperstrip": None if tile else 8}
+    stored = np.ascontiguousarray(np.moveaxis(numbers, 2, 0)) if kind == "separate" else numbers
+    tifffile.imwrite(tmp_path / "sound.tif", stored, **options)
+    with tifffile.TiffFile(tmp_path / "sound.tif") as file:
+        offsets, lengths = file.pages[0].dataoffsets, file.pages[0].databytecounts
+    for number in range(len(offsets)):
+        for name, values in ((f"{unit}Offsets", offsets), (f"{unit}ByteCounts", lengths)):
+            (tmp_path / "a.tif").write_bytes((tmp_path / "sound.tif").read_bytes())
+            _retag(tmp_path / "a.tif", **{name: [*values[:number], 0, *values[number + 1 :]]})
+            if name.endswith("Counts") and (dtype, kind) != (np.uint16, "separate"):
+                assert np.array_equal(photos.load_photo(tmp_path / "a.tif").pixels, numbers)  # they need no counts
+                continue
+            with pytest.raises(image_files.ImageError, match=r"a\.tif: .*truncated"):
+                image_files.load_image_u8(tmp_path / "a.tif")
+
+
+def test_planes_without_all_their_counts_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((3, 24, 32), np.uint16), photometric="rgb", planarconfig="separate")
+    _retag(tmp_path / "a.tif", StripByteCounts=24 * 32 * 2)
+    with pytest.raises(image_files.ImageError, match=r"a\.tif: .*truncated"):
+        image_files.load_image_u8(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("rows", "change"),
+    [
+        (8, {"ImageWidth": 480}),
+        (8, {"ImageLength": 39}),
+        (8, {"RowsPerStrip": 40}),
+        (1000, {"ImageLength": 400}),
+        (8, {}),
+    ],
+)
+def test_a_tiff_in_jpeg_that_ends_too_early_is_refused(tmp_path, rows, change):
+    """libtiff would read the rest as grey, and what lies beyond the JPEG as black."""
+    path = tmp_path / "a.tif"
+    Image.fromarray(_gradient(36, 48)).save(path, compression="jpeg", tiffinfo={278: rows})
+    assert np.abs(image_files.load_image_u8(path).astype(int) - _gradient(36, 48)).mean() < 3
+    with tifffile.TiffFile(path) as file:
+        lengths = file.pages[0].databytecounts
+    _retag(path, **change or {"StripByteCounts": [*lengths[:-1], lengths[-1] // 2]})
+    with pytest.raises(image_files.ImageError, match=r"a\.tif: .*truncated"):
+        image_files.load_image_u8(path)
+
+
+def test_nothing_is_printed_of_a_damaged_tiff(tmp_path, capfd, monkeypatch):
+    """By none of libtiff, tifffile and Pillow: their lines name no file."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's, which keep log lines from stderr
+    Image.fromarray(_gradient()).save(tmp_path / "a.tif", compression="tiff_deflate")
+    planes = np.moveaxis(_gradient().astype(np.uint16), 2, 0)
+    tifffile.imwrite(tmp_path / "b.tif", planes, photometric="rgb", planarconfig="separate", software="x" * 40)
+    data = (tmp_path / "a.tif").read_bytes()
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        place = file.pages[0].dataoffsets[0]
+    (tmp_path / "a.tif").write_bytes(data[:place] + bytes(20) + data[place + 20 :])
+    _retag(tmp_path / "b.tif", StripByteCounts=[7, 7, 7])
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        place = file.pages[0].tags["Software"].offset
+    data = bytearray((tmp_path / "b.tif").read_bytes())
+    data[place + 2 : place + 4] = struct.pack("<H", 99)  # no type of a tag
+    (tmp_path / "b.tif").write_bytes(data)
+    tifffile.imwrite(tmp_path / "c.tif", _gradient(), photometric="rgb")
+    _retag(tmp_path / "c.tif", SamplesPerPixel=20996)
+    capfd.readouterr()
+    for name in ("a.tif", "b.tif", "c.tif"):
+        with pytest.raises(image_files.ImageError, match=name):
+            image_files.load_image_u8(tmp_path / name)
+    assert capfd.readouterr().err == ""
 
 
 def test_of_thousands_of_pages_only_the_first_is_looked_at(tmp_path):
@@ -317,6 +396,10 @@ def test_cmyk_ycbcr_and_lab_tiffs(tmp_path):
     colour = _smooth(3) // 4 + 100  # muted: all of it lies within sRGB
     Image.fromarray(colour).convert("YCbCr").save(tmp_path / "ycbcr.tif")
     np.testing.assert_allclose(image_files.load_image_u8(tmp_path / "ycbcr.tif").astype(int), colour, atol=3)
+    with Image.open(tmp_path / "ycbcr.tif") as image:
+        image._mode, image.tile = "RGB", [tile._replace(args=("RGBX", 0, 1)) for tile in image.tile]  # Pillow 11, 12
+        loaded = decoding.eight_bits(image, decoding.load(image))
+    np.testing.assert_allclose(loaded.astype(int), colour, atol=3)
     lab = rgb2lab(colour, illuminant="D65")
     stored = np.dstack([np.round(lab[..., 0] * 2.55), np.round(lab[..., 1:]).astype(np.int8).view(np.uint8)])
     tifffile.imwrite(tmp_path / "lab.tif", stored.astype(np.uint8), photometric="cielab")
@@ -757,17 +840,28 @@ def test_a_full_device_gives_one_line(tmp_path):
 def test_places_where_no_image_can_be_written(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder.png").mkdir()
-    too_wide = np.zeros((1, 70_000, 3), np.uint8)
-    for target, image in (
-        ("file/a.png", _gradient()),
-        ("folder.png", _gradient()),
-        ("b.jpg", too_wide),
-        ("b.webp", too_wide),
-    ):
+    for target in ("file/a.png", "folder.png"):
         with pytest.raises(image_files.ImageError, match=re.escape(target) + ": cannot be written"):
-            image_files.save_image(tmp_path / target, image)
+            image_files.save_image(tmp_path / target, _gradient())
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
     image_files.save_image(tmp_path / ("a" * 250 + ".png"), _gradient())  # as long as a name may be
+
+
+@pytest.mark.parametrize(("name", "most"), [("a.jpg", 65500), ("a.jpeg", 65500), ("a.webp", 16383)])
+def test_a_size_that_the_format_cannot_hold_is_said(tmp_path, name, most):
+    for shape in ((1, most), (most, 1)):
+        image_files.save_image(tmp_path / name, np.zeros((*shape, 3), np.uint8))
+        assert image_files.load_image_u8(tmp_path / name).shape == (*shape, 3)
+    (tmp_path / name).unlink()
+    for height, width in ((1, most + 1), (most + 1, 1)):
+        with pytest.raises(image_files.ImageError) as caught:
+            image_files.save_image(tmp_path / name, np.zeros((height, width, 3), np.uint8))
+        kind = "WEBP" if name == "a.webp" else "JPEG"
+        words = f"{kind} holds {most} pixels a side, not {width}x{height}; use PNG or TIFF"
+        assert str(caught.value) == f"{tmp_path / name}: {words}"
+    assert os.listdir(tmp_path) == []
+    for suffix in (".png", ".tif", ".bmp"):
+        image_files.save_image(tmp_path / f"a{suffix}", np.zeros((1, 70_000, 3), np.uint8))
 
 
 def test_to_u8_rounds_and_clips():

@@ -1,11 +1,14 @@
 """From image files to numbers, where Pillow alone would be wrong: files that are refused, tags of TIFFs, 16 bits."""
 
+import ctypes
 import io
+import logging
 import re
 import struct
 import sys
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -23,6 +26,13 @@ REFUSED = {  # by the first bytes of a file
 }
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 _GREY_ALPHA = "LA;16B"  # in a PNG; what Pillow reads as RGBA are then the two bytes of grey and the two of alpha
+CUT = "truncated: strips or tiles are missing; fetch it again"  # they would be read as black, grey or noise
+
+# What these print of a damaged file names no file; what we raise does.
+for _name in ("PIL", "tifffile"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())  # only where nobody listens, words would go to stderr
+with suppress(AttributeError, OSError):  # AttributeError: libtiff cannot be reached, and goes on printing
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)  # as Pillow does with libtiff's warnings
 
 
 class ImageError(ValueError):
@@ -88,12 +98,33 @@ def check(image: ImageFile.ImageFile) -> None:
     taken = pixels * max(3, len(image.getbands())) * (2 if bits(image) > 8 else 1)
     if taken > MOST_BYTES:
         raise Image.DecompressionBombError(f"{size} decoded is {taken / 1e9:.2f} GB, at most {MOST_BYTES / 1e9:.2f} GB")
-    tags: Any = getattr(image, "tag_v2", {})
+    if image.format == "TIFF":
+        _check_strips(image)
+
+
+def _check_strips(image: Any) -> None:
+    """ImageError where strips or tiles of a TIFF, which is not loaded yet, are missing or hold less than they should.
+
+    Pillow and libtiff refuse most of that themselves, but not too few, those at 0, and JPEG that ends too early.
+    """
+    tags, file = image.tag_v2, image.fp
     width, height = tags.get(256, 0), tags.get(257, 0)  # Pillow has turned its own already
-    strips = -(-height // tags.get(323, tags.get(278, height or 1))) * -(-width // tags.get(322, width or 1))
-    needed = strips * (len(image.getbands()) if tags.get(284) == 2 else 1)
-    if (offsets := tags.get(324, tags.get(273))) and np.size(offsets) < needed:
-        raise ImageError("truncated: strips or tiles are missing; fetch it again")  # they would be read as black
+    wide, high = tags.get(322, width) or 1, tags.get(323, min(tags.get(278, height), height)) or 1
+    down, across = -(-height // high), -(-width // wide)
+    needed = down * across * (len(image.getbands()) if tags.get(284) == 2 else 1)
+    offsets, lengths = (np.atleast_1d(tags.get(tile, tags.get(strip, []))) for tile, strip in ((324, 273), (325, 279)))
+    packing = tags.get(259)
+    if packing != 6 and (len(offsets) < needed or offsets.min() < 8):  # 6: JPEG as TIFF once had it; 8: the header
+        raise ImageError(CUT)
+    if packing != 7:
+        return
+    for number, (offset, length) in enumerate(zip(offsets[:needed].tolist(), lengths.tolist(), strict=False)):
+        file.seek(offset)
+        part = file.read(length)
+        rows = high if 323 in tags else min(high, height - number % down * high)  # the last strip may be lower
+        with Image.open(io.BytesIO(part), formats=["JPEG"]) as jpeg:
+            if jpeg.width < wide or jpeg.height < rows or b"\xff\xd9" not in part[-16:]:  # the end; some fill up
+                raise ImageError(CUT)
 
 
 def more_in(image: Image.Image) -> str:
@@ -133,6 +164,8 @@ def load(image: ImageFile.ImageFile, low: bool = False) -> str:
         raw = told = re.sub("B(?=[SF]$)", "N", raw)  # libtiff puts numbers into the order of this machine
     elif raw == _GREY_ALPHA:
         told = "RGBA"
+    elif raw == "RGBX" and tags.get(262) == 6:  # Pillow before 13 takes the three bytes of YCbCr for four
+        raw, told = "YCbCr", "RGB"
     if low:
         told = raw[:-1] + _OTHER_ORDER[raw[-1]]
     if told != raw_mode(image):
@@ -152,9 +185,10 @@ def planes(file: BinaryIO, image: ImageFile.ImageFile, white: int) -> np.ndarray
     import tifffile
 
     file.seek(0)
-    return _scaled(np.moveaxis(tifffile.TiffFile(file).pages.first.asarray(), 0, 2)[..., :depth], white).astype(
-        np.uint16
-    )
+    page = tifffile.TiffFile(file).pages.first
+    if len(page.databytecounts) < len(page.dataoffsets) or 0 in page.databytecounts:
+        raise ImageError(CUT)
+    return _scaled(np.moveaxis(page.asarray(), 0, 2)[..., :depth], white).astype(np.uint16)
 
 
 def is_colour_of_16_bits(raw: str) -> bool:
@@ -190,7 +224,7 @@ def add_low_bytes(image: ImageFile.ImageFile, channels: np.ndarray, white: int) 
         channels[rows] = _scaled(channels[rows] | np.asarray(band), white)
 
 
-def eight_bits(image: Image.Image) -> np.ndarray:
+def eight_bits(image: Image.Image, raw: str) -> np.ndarray:
     """Pixels of a loaded picture, not turned: uint8 RGB (H, W, 3), RGBA (H, W, 4) where some of it is transparent."""
     mode = "RGBA" if image.has_transparency_data and image.mode != "F" else "RGB"
     out = np.empty((image.height, image.width, len(mode)), np.uint8)
@@ -204,6 +238,8 @@ def eight_bits(image: Image.Image) -> np.ndarray:
         if band.mode == "LAB":
             profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
             band = ImageCms.profileToProfile(band, *profiles, outputMode="RGB")  # type: ignore[assignment]
+        elif raw == "YCbCr":
+            band = Image.merge(raw, band.split())
         elif band.mode == "La":
             band = band.convert("LA")
         out[rows] = np.asarray(band if band.mode == mode else band.convert(mode))

@@ -24,6 +24,7 @@ FORMATS = {"png": "PNG", "jpg": "JPEG", "jpeg": "JPEG", "bmp": "BMP", "tif": "TI
 FORMATS = {f".{name}": format for name, format in FORMATS.items()}
 SUFFIXES = tuple(FORMATS)
 BEST: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
+MOST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # pixels: libjpeg's limit and libwebp's; the others hold more than we read
 DECODER = 3  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
 # What a TIFF says about its pixels is no property of the photograph: sizes, strips, tiles, compression, ICC profile.
 _LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322,
@@ -155,7 +156,7 @@ def _decode(file: BinaryIO, is_png: bool) -> Photo:
         orientation, exif = _exif(image)
         clear, icc, left_out = image.info.get("transparency"), image.info.get("icc_profile"), decoding.more_in(image)
         wide = decoding.sixteen_bits(image, raw, white) if wide is None else wide
-        channels = decoding.eight_bits(image) if wide is None else wide
+        channels = decoding.eight_bits(image, raw) if wide is None else wide
     del image  # with its pixels, which take as much memory as ours
     if decoding.is_colour_of_16_bits(raw):
         with _opened(file) as again:
@@ -237,9 +238,12 @@ def save_image(path: str | Path, image: np.ndarray, **options: Any) -> None:
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
         raise ImageError(f"{shown(path)}: unknown image format '{Path(path).suffix}'; use one of {', '.join(SUFFIXES)}")
-    options = BEST.get(FORMATS[suffix], {}) | options
+    format, (height, width) = FORMATS[suffix], image.shape[:2]
+    if max(height, width) > (most := MOST_SIDE.get(format, height + width)):
+        raise ImageError(f"{shown(path)}: {format} holds {most} pixels a side, not {width}x{height}; use PNG or TIFF")
+    options = BEST.get(format, {}) | options
     with writing(path) as encoded:  # writing to a file, Pillow takes a write cut short by a full disk for a whole one
-        Image.fromarray(to_u8(image)).save(encoded, FORMATS[suffix], **options)
+        Image.fromarray(to_u8(image)).save(encoded, format, **options)
 
 
 @contextmanager
