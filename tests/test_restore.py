@@ -224,23 +224,30 @@ def test_whatever_goes_wrong_with_a_file_is_one_line_and_the_next_follows(tmp_pa
         list(bulk.restore_files(restore.Engine(run), bulk.plan_files(tmp_path / "in"), strength=7))
 
 
-def test_of_two_images_that_exist_overwrite_says_which_is_out(tmp_path, capsys, monkeypatch):
-    """The same command twice: the second time b.png is there, and is neither read nor replaced without a word."""
+def test_a_file_that_exists_is_out_only_when_named_so(tmp_path, capsys, monkeypatch):
+    """The same command twice: the second time b.png is there, and whether it is IN or OUT is asked."""
     monkeypatch.chdir(tmp_path)
     for name in ("a.png", "c.png"):
         image_files.save_image(name, picture(16, 24))
     assert cli.main(["derain", "a.png", "b.png", "--device", "cpu"]) == 0
     assert "OUT: b.png" in capsys.readouterr().out
     first = Path("b.png").read_bytes()
-    assert cli.main(["derain", "a.png", "b.png", "--device", "cpu"]) == 1
-    assert (
-        capsys.readouterr().err
-        == "ttlkit: b.png: exists. Is it OUT? --overwrite replaces it; --out FOLDER restores both\n"
-    )
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "b.png", "c.png"]
     image_files.save_image("b.png", picture(5, 5))
-    assert cli.main(["derain", "a.png", "b.png", "--device", "cpu", "--overwrite"]) == 0
-    assert "OUT: b.png" in capsys.readouterr().out and Path("b.png").read_bytes() == first
+    Path("d.gif").write_bytes(Path("c.png").read_bytes())
+    photographs = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    ways = "Is it OUT? `IN --out OUT --overwrite` replaces it, --out FOLDER restores both"
+    for paths in (["a.png", "b.png"], ["b.png", "a.png"], ["a*.png", "b.png"], ["a.png", "d.gif"]):
+        for more in ([], ["--overwrite"]):
+            assert cli.main(["derain", *paths, "--device", "cpu", *more]) == 1
+            assert capsys.readouterr().err == f"ttlkit: {paths[-1]}: exists. {ways}\n"
+    assert photographs == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for paths in (["a.png", "b.png", "c.png"], ["a.png", "b.png", "d.gif"]):
+        assert cli.main(["derain", *paths, "--device", "cpu", "--overwrite"]) == 0
+    assert photographs.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    assert cli.main(["derain", "a.png", "--out", "b.png", "--device", "cpu"]) == 1  # left as it is
+    assert Path("b.png").read_bytes() == photographs["b.png"]
+    assert cli.main(["derain", "a.png", "--out", "b.png", "--device", "cpu", "--overwrite"]) == 0
+    assert Path("b.png").read_bytes() == first
     assert cli.main(["derain", "a.png", "c.png", "--device", "cpu", "--out", "both"]) == 0
     assert sorted(path.name for path in Path("both").iterdir()) == ["a.png", "c.png"]
 

@@ -66,7 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     made = command("derain", commands.derain, "restore photographs: files, folders, patterns")
     made.add_argument(
         "paths", nargs="+", metavar="IN [OUT]", help="a file, a folder or a pattern in quotes, or several; the last of "
-        "several is OUT, unless it is an image that exists, which --overwrite makes OUT of two (default: IN-derained)",
+        "several is OUT, unless it is a file that exists: only --out makes that OUT (default: IN-derained)",
     )  # fmt: skip
     made.add_argument("--out", type=Path, help="file or folder to write, so that every path is an IN")
     made.add_argument("--overwrite", action="store_true", help="replace files that exist (default: leave them)")

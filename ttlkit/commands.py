@@ -147,7 +147,7 @@ def derain(chosen: argparse.Namespace) -> int:
     """Restore files; what fails is listed at the end; exit code 1 if anything failed or nothing was written."""
     from ttlkit.apply import bulk, restore
 
-    sources, target = _split_target(chosen.paths, chosen.out, chosen.overwrite)
+    sources, target = _split_target(chosen.paths, chosen.out)
     files = bulk.plan_files(sources, target)
     there = [pair for pair in files if pair[1].exists() and pair[0].resolve() != pair[1].resolve()]
     if there and not chosen.overwrite:
@@ -180,23 +180,22 @@ def derain(chosen: argparse.Namespace) -> int:
     return 1 if failed or not written else 0
 
 
-def _split_target(paths: list[str], out: Path | None, overwrite: bool) -> tuple[list[str], Path | None]:
-    """What to read and where to write, said if OUT was not named as such.
+def _split_target(paths: list[str], out: Path | None) -> tuple[list[str], Path | None]:
+    """What to read and where to write; the last of several paths is OUT, which is then said.
 
-    The last of three or more is never OUT if it is an image that exists, or `derain *.jpg` would replace it. Of two
-    images it is, if --overwrite says so; otherwise SettingsError asks.
+    A file that exists is OUT only if --out says so, or `derain *.jpg` would replace a photograph. After a file or a
+    pattern it may have been written as OUT by the same command before: SettingsError asks.
     """
     from glob import has_magic
 
-    from ttlkit.data.image_files import SUFFIXES
-
     last = Path(paths[-1])
-    is_image = has_magic(paths[-1]) or (last.is_file() and last.suffix.lower() in SUFFIXES)
-    two_images = len(paths) == 2 and is_image and last.is_file() and Path(paths[0]).is_file()
-    if out or len(paths) == 1 or (is_image and not two_images):
+    if out or len(paths) == 1:
         return paths, out
-    if two_images and not overwrite:
-        raise SettingsError(f"{shown(last)}: exists. Is it OUT? --overwrite replaces it; --out FOLDER restores both")
+    if last.is_file() and len(paths) == 2 and not Path(paths[0]).is_dir():
+        ways = "`IN --out OUT --overwrite` replaces it, --out FOLDER restores both"
+        raise SettingsError(f"{shown(last)}: exists. Is it OUT? {ways}")
+    if last.is_file() or has_magic(paths[-1]):
+        return paths, None
     print(f"OUT: {shown(last)}")
     return paths[:-1], last
 
