@@ -300,6 +300,17 @@ def test_two_files_do_not_become_one(tmp_path):
         bulk.plan_files([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
 
 
+def test_no_photograph_is_replaced_by_another_however_its_folder_is_written(tmp_path, monkeypatch):
+    for name in ("sub/a.png", "a.png"):
+        image_files.save_image(tmp_path / name, np.zeros((4, 4, 3), np.float32))
+    monkeypatch.chdir(tmp_path)
+    for target in (Path("."), tmp_path, tmp_path / "sub" / ".."):
+        with pytest.raises(image_files.ImageError, match="would be replaced|would both become"):
+            bulk.plan_files(["sub/a.png", tmp_path / "a.png"], target)
+    with pytest.raises(image_files.ImageError, match="would be replaced by sub/a.png"):
+        bulk.plan_files(["sub/a.png", "a.png"], tmp_path / "sub" / ".." / "a.png")
+
+
 def test_bits_and_grey_stay(model, tmp_path):
     values = np.random.default_rng(0).integers(0, 65536, (30, 40, 3), np.uint16)
     photos.save_photo(tmp_path / "in/a.png", photos.Photo(values))

@@ -23,7 +23,7 @@ def plan_files(source: Path | str | Sequence[Path | str], target: Path | None = 
 
     Names stay the same. `target` is a folder, or a file for a single image; without it a folder IN goes to
     IN-derained, a file to NAME-derained beside it. Of patterns and of several, files so named are left out: they are
-    results. Raises ImageError when there is nothing to read, or two would become one.
+    results. Raises ImageError when there is nothing to read, two would become one, or one would replace another.
     """
     sources = [source] if isinstance(source, (Path, str)) else list(source)
     plan: list[tuple[Path, Path]] = []
@@ -43,10 +43,14 @@ def plan_files(source: Path | str | Sequence[Path | str], target: Path | None = 
             raise ImageError(f"{shown(given)}: {missing}")
     if not plan:
         raise ImageError(f"{shown(sources[0])}: nothing but results (*{ADDED}.*) to read")
+    read = {path.resolve() for path, _ in plan}
     written: dict[Path, Path] = {}
     for path, becomes in plan:
-        if written.setdefault(becomes, path) != path:
-            raise ImageError(f"{path} and {written[becomes]} would both become {becomes}; restore them one by one")
+        place = becomes.resolve()
+        if written.setdefault(place, path) != path:
+            raise ImageError(f"{path} and {written[place]} would both become {becomes}; restore them one by one")
+        if place in read - {path.resolve()}:
+            raise ImageError(f"{becomes}: is to be read too, and would be replaced by {path}; choose another OUT")
     return list(dict.fromkeys(plan))
 
 
