@@ -115,6 +115,17 @@ def test_bad_files_are_named(packages, tmp_path):
             export.load(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml", "a.bin"])
+def test_one_changed_bit_is_seen(packages, model, tmp_path, name):
+    made = export.export(model, (tmp_path / name).with_suffix(".onnx" if name == "a.onnx" else ".xml"))
+    export.load(made)
+    whole = (tmp_path / name).read_bytes()
+    for place in np.linspace(0, len(whole) - 100, 9, dtype=int):
+        (tmp_path / name).write_bytes(whole[:place] + bytes([whole[place] ^ 2]) + whole[place + 1 :])
+        with pytest.raises(export.ExportError, match=r"damaged \(its checksum is wrong\); export it again"):
+            export.load(made)
+
+
 FACTS = [None, "", "no JSON", "[]", '"text"', "7", "[" * 100_000, '{"radius": 154}']
 FACTS += [f'{{"radius": 154, "multiple": {odd}}}' for odd in ("0", "-16", '"16"', "1.5", "true", "null", "NaN")]
 FACTS += [f'{{"radius": {odd}, "multiple": 16}}' for odd in ("-1", '"far"', "[154]", "1e3", "false")]

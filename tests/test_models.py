@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -52,6 +53,18 @@ def test_weights_survive_the_disk(tmp_path):
         again = weights.load_weights(path)
         assert type(again) is type(model)
         assert weights.checksum(again) == weights.checksum(model)
+
+
+def test_one_changed_bit_of_the_weights_is_seen(tmp_path):
+    """Still finite, it would restore to black; the weights of before, without a checksum, are read as ever."""
+    path = weights.save_weights(Restorer(8), tmp_path / "a.safetensors")
+    whole = path.read_bytes()
+    for place in np.linspace(len(whole) // 2, len(whole) - 1, 9, dtype=int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 64]) + whole[place + 1 :])
+        with pytest.raises(weights.WeightsError, match=r"a\.safetensors: .*(checksum is wrong|not finite)"):
+            weights.load_weights(path)
+    path.write_bytes(whole.replace(b"checksum", b"checksun"))
+    assert weights.load_weights(path).width == 8
 
 
 def test_equal_weights_give_equal_files(tmp_path):

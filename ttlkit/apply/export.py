@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run wi
 
 Run = Callable[[np.ndarray], np.ndarray]
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}  # of the files, and which engine runs them
+SEAL = b"sha256"  # stands before the checksum at the end of a file
 OPSET = 18  # of the ONNX standard; the graph needs nothing newer
 CLOSE = 1e-4  # largest difference from torch, of values in [0, 1], with which a file is kept; measured: below 1e-6
 CHECKED = ((1, 3, 97, 131), (2, 3, 45, 23))  # no side is a multiple of 16
@@ -73,7 +75,7 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
         folder.mkdir()
         made = folder / path.name
         if kind == "onnx":
-            made.write_bytes(graph)
+            made.write_bytes(_sealed(graph + b"r\x4a\n\x06", b"\x12@%s"))  # one more of an ONNX file's metadata_props
         else:
             import openvino
 
@@ -82,6 +84,7 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
                 openvino.save_model(network, made, compress_to_fp16=False)
             except RuntimeError:  # 'basic_ios::clear: iostream error'
                 raise ExportError(f"{path}: cannot be written; free space there, or choose another folder") from None
+            made.write_bytes(_sealed(made.read_bytes() + b"<!--", b" %s-->", made.with_suffix(".bin").read_bytes()))
         engine = load(made, exact=True)
         for shape in CHECKED:
             rainy = np.random.default_rng(0).random(shape, np.float32)
@@ -93,6 +96,21 @@ def export(model: Derainer, path: Path | str, card: dict[str, Any] | None = None
         for file in sorted(folder.iterdir()):  # the .bin before the .xml that needs it
             os.replace(file, path.with_name(file.name))
     return path
+
+
+def _sealed(content: bytes, end: bytes, *more: bytes) -> bytes:
+    """`content`, and at its end the checksum of it and of what belongs to it."""
+    return content + SEAL + end % files.digest(content, *more).encode()
+
+
+def _check_seal(path: Path) -> None:
+    """ExportError where a bit of an exported file has changed since; older files have no seal."""
+    content = path.read_bytes()
+    start = content.rfind(SEAL, -100)
+    told = re.search(rb"[0-9a-f]{64}", content[start:]) if start >= 0 else None
+    more = [path.with_suffix(".bin").read_bytes()] if told and path.suffix == ".xml" else []
+    if told and told[0].decode() != files.digest(content[:start], *more):
+        raise ExportError(f"{path}: damaged (its checksum is wrong); export it again")
 
 
 def kind_of(path: Path) -> str:
@@ -163,7 +181,7 @@ def load(source: Path | bytes, kind: str = "", exact: bool = False) -> Engine:
     try:
         if isinstance(source, Path):
             kind = kind_of(source)
-            source.open("rb").close()  # the engines say of no file why they cannot open it
+            _check_seal(source)
     except FileNotFoundError:
         raise ExportError(f"{name}: no such file; `ttlkit export {name}` makes it") from None
     except OSError as error:

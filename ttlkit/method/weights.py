@@ -23,9 +23,9 @@ class WeightsError(ValueError):
 
 
 def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
-    """Write one of KINDS as safetensors, whole or not at all; `card` goes into its header."""
-    # One entry: safetensors writes several in random order, and equal weights must give equal files.
-    header = {"ttlkit": json.dumps({"kind": type(model).__name__, "arguments": model.arguments, **card})}
+    """Write one of KINDS as safetensors, whole or not at all; `card` and a checksum go into its header."""
+    facts = {"kind": type(model).__name__, "arguments": model.arguments, **card, "checksum": checksum(model)}
+    header = {"ttlkit": json.dumps(facts)}  # one entry: safetensors writes several in random order
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with files.whole(path) as place:
         place.write_bytes(save(tensors, header))  # safetensors itself would raise no OSError where the disk is full
@@ -33,7 +33,10 @@ def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
 
 
 def load_weights(path: str | Path) -> Any:
-    """Rebuild the network that `save_weights` wrote, on the CPU, in evaluation mode; WeightsError names a bad file."""
+    """Rebuild the network that `save_weights` wrote, on the CPU, in evaluation mode.
+
+    WeightsError names a bad file, also where a bit of a weight has changed, which older files cannot tell.
+    """
     path = Path(path)
     if not path.is_file():
         raise WeightsError(f"{path}: no such weights; train them first (make reproduce)")
@@ -46,6 +49,8 @@ def load_weights(path: str | Path) -> Any:
         model = build()
         model.load_state_dict(tensors)
     check_finite(model, path)
+    if header.get("checksum") not in (None, checksum(model)):
+        raise WeightsError(f"{path}: damaged (its checksum is wrong); {_other(path)}")
     return model.eval()
 
 
