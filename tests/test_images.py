@@ -320,6 +320,8 @@ def test_floats_beyond_one_are_scaled_and_nothing_infinite_is_left(tmp_path):
     ("kind", "depth", "pixels", "clear", "expected"),
     [
         (0, 1, b"\x00\x40", b"\x00\x01", [0, 255]),
+        (0, 2, b"\x00\x60", b"\x00\x01", [255, 170]),
+        (0, 4, b"\x00\x5a", b"\x00\x05", [255, 170]),
         (0, 8, bytes([0, 70, 90]), b"\x00\x46", [255, 90]),
         (0, 16, b"\x00" + struct.pack(">2H", 25700, 514), struct.pack(">H", 514), [100, 255]),
         (2, 8, bytes([0, 9, 9, 9, 40, 40, 40]), b"\x00\x09" * 3, [255, 40]),
@@ -357,6 +359,31 @@ def test_grey_and_palette_tiffs_with_alpha(tmp_path):
         picture.save(tmp_path / "a.tif")
         assert Image.open(tmp_path / "a.tif").mode == mode
         assert np.abs(image_files.load_image_u8(tmp_path / "a.tif").astype(int) - (204 + 114 * 0.2)).max() <= 1
+
+
+@pytest.mark.parametrize("compression", [None, "zlib", "lzma"])
+@pytest.mark.parametrize("channels", [2, 5])
+def test_planes_that_pillow_cannot_put_together_are_refused(tmp_path, compression, channels):
+    kind, extra = ("rgb", ["unassalpha", "unspecified"]) if channels == 5 else ("minisblack", ["unassalpha"])
+    options = {"photometric": kind, "planarconfig": "separate", "extrasamples": extra, "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", np.full((channels, 9, 7), 200, np.uint8), **options)
+    with pytest.raises(image_files.ImageError, match=r"a\.tif: planes .* save it without"):
+        photos.load_photo(tmp_path / "a.tif")
+
+
+def test_a_tiff_of_signed_8_bits_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.array([[-60, 60]], np.int8))
+    with pytest.raises(image_files.ImageError, match=r"a\.tif: signed numbers of 8 bits"):
+        photos.load_photo(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("unit", [1, 257])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_colour_maps_of_8_bits_are_read_as_those_of_16(tmp_path, unit, compression):
+    colours = np.random.default_rng(0).integers(0, 256, (3, 256), np.uint16)
+    options = {"photometric": "palette", "colormap": colours * np.uint16(unit), "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(256, dtype=np.uint8)[None], **options)
+    assert np.array_equal(photos.load_photo(tmp_path / "a.tif").pixels[0], colours.T)
 
 
 def _smooth(channels, height=32, width=48):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImagePalette, TiffImagePlugin
 
 READ = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")  # by Pillow
 MOST_PIXELS = 178_956_970  # Pillow's own limit; kept here too, because any program may lift Pillow's
@@ -99,7 +99,19 @@ def check(image: ImageFile.ImageFile) -> None:
     if taken > MOST_BYTES:
         raise Image.DecompressionBombError(f"{size} decoded is {taken / 1e9:.2f} GB, at most {MOST_BYTES / 1e9:.2f} GB")
     if image.format == "TIFF":
+        _check_kind(image)
         _check_strips(image)
+
+
+def _check_kind(image: Any) -> None:
+    """ImageError for kinds of TIFF that Pillow takes for others, and for planes that it cannot put together."""
+    tags = image.tag_v2
+    if bits(image) > 8:
+        return
+    if 2 in np.atleast_1d(tags.get(339, 1)):
+        raise ImageError("signed numbers of 8 bits, which would be read as unsigned; save it with unsigned ones")
+    if tags.get(284) == 2 and (len(image.getbands()) == 2 or tags.get(277, 1) > 4):
+        raise ImageError("planes of grey with alpha, or more than 4; save it without planes (interleaved)")
 
 
 def _check_strips(image: Any) -> None:
@@ -168,10 +180,15 @@ def load(image: ImageFile.ImageFile, low: bool = False) -> str:
         raw, told = "YCbCr", "RGB"
     if low:
         told = raw[:-1] + _OTHER_ORDER[raw[-1]]
+    if max(colours := tags.get(320, [256])) < 256:  # some write them as of 8 bits, and Pillow takes 255 for black
+        image.palette = ImagePalette.raw("RGB;L", bytes(colours))
     if told != raw_mode(image):
         rests = [tile.args[1:] if isinstance(tile.args, tuple) else () for tile in image.tile]
         image.tile = [tile._replace(args=(told, *rest)) for tile, rest in zip(image.tile, rests, strict=True)]
     image.load()
+    if (depth := {"L;2": 2, "L;4": 4}.get(raw)) and "transparency" in image.info:  # of a PNG, as it stands in the file
+        most = (1 << depth) - 1
+        image.info["transparency"] = (image.info["transparency"] & most) * (255 // most)
     return raw
 
 

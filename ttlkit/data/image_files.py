@@ -25,7 +25,7 @@ FORMATS = {f".{name}": format for name, format in FORMATS.items()}
 SUFFIXES = tuple(FORMATS)
 BEST: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True, "exact": True}}
 MOST_SIDE = {"JPEG": 65500, "WEBP": 16383}  # pixels: libjpeg's limit and libwebp's; the others hold more than we read
-DECODER = 3  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
+DECODER = 4  # raise it when `load_image_u8` returns other pixels than before: caches of decoded images go by it
 # What a TIFF says about its pixels is no property of the photograph: sizes, strips, tiles, compression, ICC profile.
 _LAYOUT = {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 280, 281, 284, 317, 320, 322,
            323, 324, 325, 330, 332, 338, 339, 340, 341, 347, 529, 530, 531, 532, 34675}  # fmt: skip
