@@ -412,6 +412,28 @@ def test_cmyk_jpegs_in_both_of_adobes_ways(tmp_path, space):
     assert np.abs(image_files.load_image_u8(tmp_path / "a.jpg") - expected).mean() < 2
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"progressive": True}])
+def test_a_jpeg_that_ends_early_though_its_end_is_marked_is_no_whole_one(tmp_path, options, mode):
+    pixels = _smooth(3, 128, 160) ^ np.random.default_rng(0).integers(0, 9, (128, 160, 3), np.uint8)
+    grey_end = np.concatenate([pixels, np.full((64, 160, 3), 128, np.uint8)])
+    for whole in (pixels, grey_end):
+        Image.fromarray(whole).convert(mode).save(tmp_path / "a.jpg", quality=90, **options)
+        data = (tmp_path / "a.jpg").read_bytes()
+        scan = data.index(b"\xff\xda")
+        most = data.rindex(b"\xff\xda") if options.get("progressive") else scan + (len(data) - scan) * 2 // 3
+        for tail in (b"", b"more"):
+            (tmp_path / "a.jpg").write_bytes(data + tail)
+            assert photos.load_photo(tmp_path / "a.jpg").left_out == ""
+        for cut in (data[:most] + b"\xff\xd9", data[:most] + bytes(len(data) - most - 2) + b"\xff\xd9"):
+            (tmp_path / "a.jpg").write_bytes(cut)
+            if options.get("progressive"):
+                assert "fine detail" in photos.load_photo(tmp_path / "a.jpg").left_out
+                continue
+            with pytest.raises(image_files.ImageError, match=r"a\.jpg: truncated: its last rows are missing"):
+                photos.load_photo(tmp_path / "a.jpg")
+
+
 def test_cmyk_ycbcr_and_lab_tiffs(tmp_path):
     from skimage.color import rgb2lab
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageFile, UnidentifiedImageError
 
 from ttlkit.data import decoding
 from ttlkit.data.decoding import ImageError as ImageError
@@ -154,7 +156,8 @@ def _decode(file: BinaryIO, is_png: bool) -> Photo:
         wide = decoding.planes(file, image, white)
         raw = decoding.load(image) if wide is None else ""
         orientation, exif = _exif(image)
-        clear, icc, left_out = image.info.get("transparency"), image.info.get("icc_profile"), decoding.more_in(image)
+        left_out = ", ".join(filter(None, (decoding.more_in(image), _lacking_in(file, image))))
+        clear, icc = image.info.get("transparency"), image.info.get("icc_profile")
         wide = decoding.sixteen_bits(image, raw, white) if wide is None else wide
         channels = decoding.eight_bits(image, raw) if wide is None else wide
     del image  # with its pixels, which take as much memory as ours
@@ -178,6 +181,42 @@ def _decode(file: BinaryIO, is_png: bool) -> Photo:
         stored if stored in range(2, 9) else orientation,
         left_out,
     )
+
+
+def _lacking_in(file: BinaryIO, image: Any) -> str:
+    """What a loaded JPEG lacks although its end is marked, in words; ImageError where rows are missing.
+
+    libjpeg fills those with grey and Pillow hides that it was warned of it. So a grey corner is worth a second look:
+    more bytes in front of the end change the picture if some were missing, and are passed over if not.
+    """
+    if image.format not in ("JPEG", "MPO"):
+        return ""
+    tail = set(np.atleast_1d(image.getpixel((image.width - 1, image.height - 1))).tolist()) <= {127, 128}
+    if not tail and "progressive" not in image.info:
+        return ""
+    with suppress(IndexError, OSError):  # without a structure that can be followed nothing is said
+        file.seek(0)
+        data, start = file.read(), 2
+        while data[start + 1] != 0xDA:  # the first scan, behind the thumbnail
+            start += 2 + int.from_bytes(data[start + 2 : start + 4]) if data[start + 1] != 0xFF else 1
+        end = data.find(b"\xff\xd9", start)
+        if tail:
+            filler = bytes(range(1, 255))
+            more = filler + b"".join(bytes([0xFF, 0xD0 + number]) + filler for number in range(8))  # restart markers
+            with Image.open(io.BytesIO(data[:end] + more + data[end:]), formats=["JPEG"]) as longer:
+                if ImageChops.difference(image, longer).getbbox(alpha_only=False):
+                    raise ImageError("truncated: its last rows are missing; fetch it again")
+        if "progressive" not in image.info:
+            return ""
+        still: dict[tuple[int, int], int] = {}  # bits that are to come, by component and coefficient
+        scans = re.compile(rb"\xff\xda..[\1-\4]", re.DOTALL)
+        for place, count in ((scan.end(), data[scan.end() - 1]) for scan in scans.finditer(data, start, end)):
+            first, last, more_bits = data[place + 2 * count : place + 2 * count + 3]
+            parts = product(data[place : place + 2 * count : 2], range(first, last + 1))
+            still |= dict.fromkeys(parts, more_bits & 15)
+        if still and (any(still.values()) or len(still) < 64 * len(image.getbands())):
+            return "fine detail, whose parts of the file are missing"
+    return ""
 
 
 @contextmanager
