@@ -132,3 +132,33 @@ def test_a_truncated_file_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:5000])
     with pytest.raises(image_files.ImageError, match=r"a\.png: unreadable"):
         photos.load_photo(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("tag", [0x927C, 0x9286])  # maker note, comment
+def test_of_an_exif_block_too_long_for_a_jpeg_the_rest_stays(tmp_path, tag):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "Camera & Sons"
+    exif.get_ifd(ExifTags.IFD.Exif).update({ExifTags.Base.ISOSpeedRatings: 400, tag: bytes(70_000)})
+    photo = photos.Photo(noise(9, 7, 3, dtype=np.uint8), exif=exif.tobytes())
+    for name in ("a.jpg", "a.png"):
+        photos.save_photo(tmp_path / name, photo)
+        with Image.open(tmp_path / name) as image:
+            found = image.getexif()
+            inner = found.get_ifd(ExifTags.IFD.Exif)
+        assert found[ExifTags.Base.Make] == "Camera & Sons" and inner[ExifTags.Base.ISOSpeedRatings] == 400
+        assert (tag in inner) == (name == "a.png")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_no_png_is_written_whose_profile_is_too_long_to_be_read(tmp_path, dtype):
+    for length in (1 << 20, (1 << 20) + 1):
+        profile = PROFILE + np.random.default_rng(0).bytes(length - len(PROFILE))
+        photo = photos.Photo(noise(9, 7, 3, dtype=dtype), icc=profile)
+        photos.save_photo(tmp_path / "a.tif", photo)
+        if length == 1 << 20:
+            photos.save_photo(tmp_path / "a.png", photo)
+            assert photos.load_photo(tmp_path / "a.png").icc == profile
+        else:
+            with pytest.raises(image_files.ImageError, match=r"b\.png: its colour profile .* save it as TIFF"):
+                photos.save_photo(tmp_path / "b.png", photos.load_photo(tmp_path / "a.tif"))
+            assert not (tmp_path / "b.png").exists()

@@ -12,7 +12,9 @@ from PIL.PngImagePlugin import putchunk
 from ttlkit.data import image_files
 from ttlkit.data.image_files import Photo as Photo
 from ttlkit.data.image_files import load_photo as load_photo
+from ttlkit.files import shown
 
+LONGEST_PROFILE = 1 << 20  # bytes of a colour profile in a PNG, which Pillow reads no longer ones from
 CLEAR = ("PNG", "TIFF", "WEBP")  # formats that hold an alpha channel
 LONGEST_EXIF = 65_000  # bytes that fit into a JPEG
 
@@ -21,7 +23,8 @@ def save_photo(path: str | Path, photo: Photo) -> None:
     """Write a photograph in its suffix's format, whole or not at all, with all of it that the format can hold.
 
     16 bits stay in PNG and TIFF, alpha in PNG, TIFF and WebP (elsewhere it is laid over white), the colour profile
-    where it fits what is written (one for CMYK does not). Errors as `image_files.save_image`.
+    where it fits what is written (one for CMYK does not), the EXIF block less what a JPEG has no room for. Errors as
+    `image_files.save_image`, and ImageError where a PNG with that profile could not be read again.
     """
     format = image_files.FORMATS.get(Path(path).suffix.lower(), "")
     channels, alpha = photo.pixels, photo.alpha
@@ -34,15 +37,32 @@ def save_photo(path: str | Path, photo: Photo) -> None:
         luma = np.concatenate([np.round(image_files.to_grey(channels[band])) for band in rows])
         channels = luma.astype(channels.dtype)[..., None]
     icc = photo.icc if photo.icc[16:20] == (b"GRAY" if grey else b"RGB ") else b""
+    if format == "PNG" and len(icc) > LONGEST_PROFILE:
+        problem = f"its colour profile of {len(icc)} bytes is too long for most readers of PNG; save it as TIFF"
+        raise image_files.ImageError(f"{shown(path)}: {problem}")
     layers = [channels] if alpha is None else [channels, alpha]
     if deep:
         with image_files.writing(path) as file:
             (_write_png if format == "PNG" else _write_tiff)(file, layers, photo.exif, icc)
         return
     channels = channels if alpha is None else np.concatenate(layers, 2)
-    exif = photo.exif if format != "JPEG" or len(photo.exif) <= LONGEST_EXIF else b""
+    exif = _short(photo.exif) if format == "JPEG" else photo.exif
     options = {name: value for name, value in (("exif", exif), ("icc_profile", icc)) if value}
     image_files.save_image(path, channels[..., 0] if channels.shape[2] == 1 else channels, **options)
+
+
+def _short(exif: bytes) -> bytes:
+    """An EXIF block less its longest entries, such as a maker note, until it fits into a JPEG."""
+    while len(exif) > LONGEST_EXIF:
+        block = Image.Exif()
+        block.load(exif)
+        folders = [block, *(block.get_ifd(tag) for tag in TiffTags.TAGS_V2_GROUPS if tag in block)]
+        sizes = [(len(value), number, tag) for number, folder in enumerate(folders) for tag, value in folder.items()
+                 if isinstance(value, (bytes, str, tuple))]  # fmt: skip
+        _, number, tag = max(sizes)
+        del folders[number][tag]
+        exif = block.tobytes()
+    return exif
 
 
 def _write_png(file: io.BytesIO, layers: list[np.ndarray], exif: bytes, icc: bytes) -> None:
