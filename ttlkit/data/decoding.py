@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImagePalette, TiffImagePlugin
+from PIL import Image, ImageCms, ImageFile, ImagePalette, PngImagePlugin, TiffImagePlugin
 
 READ = ("PNG", "JPEG", "MPO", "BMP", "DIB", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000", "PPM", "QOI", "TGA")  # by Pillow
 MOST_PIXELS = 178_956_970  # Pillow's own limit; kept here too, because any program may lift Pillow's
@@ -81,11 +81,23 @@ def without_text(file: BinaryIO) -> tuple[io.BytesIO, str]:
         body = file.read(length + 4)
         damaged = zlib.crc32(name + body[:-4]) != int.from_bytes(body[-4:])
         needless = name[0] & 32 and name != b"tRNS"  # by its small first letter: the picture is whole without it
-        if name in (b"tEXt", b"zTXt", b"iTXt") or (damaged and needless):
+        if name in (b"tEXt", b"zTXt", b"iTXt") or (needless and (damaged or not _sound(name, body[:-4]))):
             gone.append(name.decode("latin-1"))
         else:
             kept.write(head + body)
     return kept, ", ".join(dict.fromkeys(gone))
+
+
+def _sound(name: bytes, content: bytes) -> bool:
+    """Whether Pillow can take in a needless chunk of a PNG; frames, which count, only make sense together."""
+    try:
+        if name not in (b"acTL", b"fcTL", b"fdAT"):
+            PngImagePlugin.PngStream(io.BytesIO(content)).call(name, 0, len(content))
+    except AttributeError:  # it does not look into such
+        return True
+    except Exception:  # noqa: BLE001 - any of them would cost the picture
+        return False
+    return True
 
 
 def check(image: ImageFile.ImageFile) -> None:
