@@ -59,6 +59,8 @@ def _short(exif: bytes) -> bytes:
         folders = [block, *(block.get_ifd(tag) for tag in TiffTags.TAGS_V2_GROUPS if tag in block)]
         sizes = [(len(value), number, tag) for number, folder in enumerate(folders) for tag, value in folder.items()
                  if isinstance(value, (bytes, str, tuple))]  # fmt: skip
+        if not sizes:
+            return b""
         _, number, tag = max(sizes)
         del folders[number][tag]
         exif = block.tobytes()
