@@ -10,7 +10,8 @@ import threading
 import numpy as np
 import pytest
 
-from ttlkit import cli
+from ttlkit import cli, commands
+from ttlkit.apply import bulk
 from ttlkit.data import cache, image_files
 from ttlkit.data.public import catalogue
 from ttlkit.method import networks, weights
@@ -94,9 +95,10 @@ def test_derain_writes_sheets_with_before_and_after(home, capsys, tmp_path):
     student = weights.save_weights(networks.Restorer(8), tmp_path / "w.safetensors")
     for i in range(21):
         image_files.save_image(tmp_path / f"in/{i:02d}.png", np.full((30, 40, 3), i / 30, np.float32))
+    image_files.save_image(tmp_path / "in/compare-07-derained.jpg", np.zeros((9, 9, 3), np.float32))  # is not read
     arguments = ["derain", tmp_path / "in", tmp_path / "out", "--weights", student, "--compare"]
     assert run(capsys, *arguments)[0] == 0
-    sheets = [image_files.load_image_u8(tmp_path / f"out/compare-{i:02d}.jpg") for i in (1, 2)]
+    sheets = [image_files.load_image_u8(tmp_path / f"out/compare-{i:02d}-derained.jpg") for i in (1, 2)]
     assert sheets[0].shape == (5 * 308, 4 * 608, 3) and sheets[1].shape == (308, 608, 3)
     assert abs(int(sheets[1][15, 20, 0]) - round(20 / 30 * 255)) < 4  # the last picture, before
 
@@ -116,15 +118,22 @@ def student(tmp_path):
 
 
 def test_derain_overwrites_nothing_unless_told(home, capsys, tmp_path, student):
-    for name in ("in/a.png", "in/b.png", "out/a.png", "out/compare-01.jpg"):
+    for name in ("in/a.png", "in/b.png", "out/a.png", "out/compare-01-derained.jpg"):
         image_files.save_image(tmp_path / name, np.zeros((9, 7, 3), np.float32))
     before = (tmp_path / "out/a.png").read_bytes()
     command = ["derain", tmp_path / "in", tmp_path / "out", "--weights", student, "--compare"]
     code, out, _ = run(capsys, *command)
-    assert code == 0 and "1 of 1 images" in out and "out/a.png; --overwrite" in out and "compare-02.jpg" in out
+    assert code == 0 and "1 of 1 images" in out and "out/a.png; --out OUT --overwrite" in out
+    assert "compare-02-derained.jpg" in out
     assert (tmp_path / "out/a.png").read_bytes() == before
     assert run(capsys, *command)[0] == 1  # nothing left to do
-    code, out, _ = run(capsys, *command, "--overwrite")
+    code, out, err = run(capsys, *command, "--overwrite")
+    assert code == 1 and out == "" and err == f"ttlkit: {tmp_path}/out: holds images. Is it OUT? `IN --out OUT` " \
+        "writes there (with --overwrite it replaces), --out FOLDER restores all of them\n"  # fmt: skip
+    assert (tmp_path / "out/a.png").read_bytes() == before
+    code, out, _ = run(
+        capsys, "derain", tmp_path / "in", "--weights", student, "--out", tmp_path / "out", "--overwrite"
+    )
     assert code == 0 and "2 of 2" in out and (tmp_path / "out/a.png").read_bytes() != before
 
 
@@ -151,6 +160,110 @@ def test_derain_takes_strength_and_tile(home, capsys, tmp_path, student):
     for wrong, words in ((["--strength", 2], "0 to 1.5"), (["--tile", 30], "multiple of 16")):
         code, _, err = run(capsys, *command, *wrong, "--overwrite")
         assert code == 1 and words in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"], ["--compare", "--overwrite"]])
+def test_derain_takes_no_folder_of_photographs_for_out(more, home, capsys, tmp_path, student):
+    """As `derain */` gives them, with the results first."""
+    for name in ("trip/1.png", "trip/2.png", "trip-derained/1.png", "trip-derained/2.png", "x/1.png", "y/3.png"):
+        image_files.save_image(tmp_path / name, np.full((9, 7, 3), 0.5, np.float32))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    folders = [["trip-derained", "trip"], ["x", "trip"], ["trip/1.png", "trip/2.png", "y"]]
+    for names in folders:
+        code, out, err = run(capsys, "derain", *[f"{tmp_path}/{name}/" for name in names], "--weights", student, *more)
+        assert code == 1 and ("Is it OUT? `IN --out OUT`" in err or "--out OUT --overwrite replaces" in out)
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*.*") if path.suffix != ".safetensors"}
+
+
+def test_derain_goes_on_in_the_folder_that_a_killed_one_left(home, capsys, tmp_path, student):
+    for name in ("in/a.png", "in/b.png", "out/a.png"):
+        image_files.save_image(tmp_path / name, np.zeros((9, 7, 3), np.float32))
+    (tmp_path / "empty").mkdir()
+    for folder, done in (("out", "1 of 1"), ("empty", "2 of 2")):
+        assert done in run(capsys, "derain", tmp_path / "in", tmp_path / folder, "--weights", student)[1]
+
+
+def test_sheets_replace_nothing(home, capsys, tmp_path, student):
+    """Not even where a photograph is called as they are, or was restored from one that nearly is."""
+    for name in ("compare-01", "compare-01-derained", "compare-02-derained"):
+        image_files.save_image(tmp_path / f"{name}.jpg", np.zeros((9, 7, 3), np.float32))
+    before = {name: (tmp_path / name).read_bytes() for name in ("compare-01.jpg", "compare-02-derained.jpg")}
+    code, out, _ = run(capsys, "derain", tmp_path / "*.jpg", "--weights", student, "--compare", "--overwrite")
+    assert code == 0 and "1 of 1" in out and "compare-03-derained.jpg" in out
+    assert image_files.load_image_u8(tmp_path / "compare-01-derained.jpg").shape == (9, 7, 3)  # the result
+    assert before == {name: (tmp_path / name).read_bytes() for name in before}
+
+
+def test_a_name_that_is_too_long_stops_none_of_the_others(home, capsys, tmp_path, student):
+    for name in ("b" * 250, "c"):
+        image_files.save_image(tmp_path / f"{name}.png", np.zeros((9, 7, 3), np.float32))
+    code, out, err = run(capsys, "derain", tmp_path / "*.png", "--weights", student)
+    assert code == 1 and "1 of 2" in out and (tmp_path / "c-derained.png").exists()
+    assert "skipped: " in err and "File name too long" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["derain", ""], "is empty"),
+        (["derain", "a.png", ""], "is empty"),
+        (["derain", "a.png", "--out", ""], "is empty"),
+        (["gap", "a", "b", "--images", "-1"], "-1: give a whole number, at least 1"),
+        (["gap", "a", "b", "--images", "0"], "0: give a whole number, at least 1"),
+        (["gap", "a", "b", "--seed", "-1"], "-1: give a whole number, at least 0"),
+    ],
+)
+def test_what_no_command_can_mean_is_refused(arguments, words, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(arguments)
+    assert words in capsys.readouterr().err
+
+
+def test_out_of_a_format_that_cannot_be_written_is_no_folder(home, capsys, tmp_path, student):
+    image_files.save_image(tmp_path / "a.jpg", np.zeros((9, 7, 3), np.float32))
+    for out in ([tmp_path / "x.gif"], ["--out", tmp_path / "x.HEIC"]):
+        code, _, err = run(capsys, "derain", tmp_path / "a.jpg", *out, "--weights", student)
+        assert code == 1 and "cannot be written in that format; use one of .png, .jpg" in err
+    assert not list(tmp_path.glob("x.*"))
+    (tmp_path / "x.gif").mkdir()
+    assert run(capsys, "derain", tmp_path / "a.jpg", tmp_path / "x.gif", "--weights", student)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["reproduce --collection", "data check", "data show"])
+def test_the_home_of_nobody_is_one_line(command, home, capsys):
+    code, _, err = run(capsys, *command.split(), "~nosuch/x")
+    assert code == 1 and "~nosuch/x" in err and err.count("\n") == 1
+    chosen = cli.build_parser().parse_args(["reproduce", "--peers", "~nosuch/x"])
+    assert commands._given(chosen, "peers")["peers"].endswith("/~nosuch/x")
+
+
+def test_a_cache_in_the_home_of_nobody_is_one_line(home, capsys, monkeypatch):
+    monkeypatch.setenv("TTLKIT_CACHE", "~nosuch/x")
+    assert run(capsys, "data", "cache") == (
+        1, "", "ttlkit: TTLKIT_CACHE = ~nosuch/x: no such user; give a folder, or off\n"
+    )  # fmt: skip
+
+
+def test_the_root_has_a_place_for_results(capsys, monkeypatch):
+    monkeypatch.setattr(bulk, "list_images", lambda folder: [])
+    assert run(capsys, "derain", "/") == (1, "", "ttlkit: /: no images in this folder\n")
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped():
+    code = "from ttlkit.words import as_command\nas_command(lambda: print('z\\xe9') or 0)"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, timeout=60)
+    assert (done.stdout, done.stderr) == (b"z\\xe9\n", b"")
+
+
+def test_what_was_stopped_goes_on_only_where_it_does(home, capsys, monkeypatch, tmp_path):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bulk, "plan_paths", stop)
+    said = [run(capsys, "derain", tmp_path, *more) for more in ([], ["--overwrite"])]
+    assert said[0] == (130, "", "\nstopped; the same command goes on from here\n")
+    assert said[1] == (130, "", "\nstopped; the same command begins again, since --overwrite replaces all\n")
 
 
 def test_data_build_then_show(home, capsys):

@@ -14,6 +14,7 @@ import pytest
 
 from ttlkit import files
 from ttlkit.apply import export
+from ttlkit.data import image_files
 from ttlkit.lesson import figures
 from ttlkit.method import networks, weights
 from ttlkit.runs import pipeline, sweep
@@ -126,6 +127,39 @@ def test_what_is_printed_to_a_full_disk_is_said(capsys):
         said(capsys, call)
         == "what is printed here: No space left on device; free space there, or choose another folder"
     )
+
+
+def test_a_disk_that_may_only_be_read_names_the_file(tmp_path, capsys, monkeypatch):
+    """It refuses even to remove what is not there."""
+
+    def refuse(partial):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(partial))
+
+    monkeypatch.setattr(files, "remove", refuse)
+    for error in (None, OSError(errno.EROFS, "no", str(files.partial_of(tmp_path / "a")))):
+
+        def call(error=error):
+            with files.whole(tmp_path / "a") as partial:
+                partial.write_bytes(b"")
+                if error:
+                    raise error
+
+        assert said(capsys, call) == f"{tmp_path}/a: Read-only file system; allow it, or choose another folder"
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs a place where no folder can be made")
+def test_a_place_to_write_is_not_said_to_be_missing(capsys):
+    line = said(capsys, lambda: files.write_text("/proc/none/a", "text"))
+    assert line == "/proc/none: No folder can be made there; allow it, or choose another folder"
+    with pytest.raises(image_files.ImageError, match="a.png: cannot be written .No folder can be made there.; free"):
+        image_files.save_image("/proc/none/a.png", np.zeros((4, 4, 3), np.float32))
+
+
+def test_a_working_directory_that_is_gone_is_said(tmp_path, capsys, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert said(capsys, os.getcwd) == "the working directory is gone; change to one that exists"
 
 
 def test_a_connection_is_no_file(capsys):

@@ -77,6 +77,13 @@ def test_what_was_measured_is_looked_up_by_content(folders, tmp_path, monkeypatc
     np.testing.assert_array_equal(again.values["veil"], before.values["veil"])
 
 
+def test_a_side_without_images_is_named_for_what_it_is(folders, tmp_path, capsys):
+    file = folders / "dry/0.png"
+    for path, words in ((tmp_path / "nope", "no such folder"), (file, "is no folder"), (tmp_path, "no images in this")):
+        assert cli.main(["gap", str(path), str(folders / "dry")]) == 1
+        assert capsys.readouterr().err.startswith(f"ttlkit: {path}: {words}")
+
+
 def test_what_cannot_be_read_is_left_out_and_named(folders, tmp_path):
     shutil.copytree(folders / "dry", tmp_path / "some")
     (tmp_path / "some/3.png").write_bytes((folders / "dry/3.png").read_bytes()[:200])

@@ -9,7 +9,7 @@ from typing import Any
 
 from ttlkit import __version__, commands
 from ttlkit.runs.settings import HELP
-from ttlkit.words import as_command
+from ttlkit.words import SettingsError, as_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +17,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     def call() -> int:
         chosen = build_parser().parse_args(arguments)
-        return chosen.call(chosen)
+        if os.path.expanduser(os.environ.get("TTLKIT_CACHE", "")).startswith("~"):
+            raise SettingsError(f"TTLKIT_CACHE = {os.environ['TTLKIT_CACHE']}: no such user; give a folder, or off")
+        try:
+            return chosen.call(chosen)
+        except KeyboardInterrupt:
+            if getattr(chosen, "overwrite", False):
+                raise KeyboardInterrupt("the same command begins again, since --overwrite replaces all") from None
+            raise
 
     try:
         code = as_command(call)
@@ -55,46 +62,49 @@ def build_parser() -> argparse.ArgumentParser:
     made.add_argument("--hours", type=int, default=12, help="time limit of a SLURM job (default: 12)")
 
     made = command("gap", commands.gap, "how far apart two folders of images are, feature by feature")
-    made.add_argument("a", metavar="A", type=Path, help="a folder of images, such as your synthetic rain")
-    made.add_argument("b", metavar="B", type=Path, help="the other, such as real rain")
-    made.add_argument("--out", type=Path, help="folder for the report (default: outputs/gap-A-B)")
-    made.add_argument("--images", type=int, help="most images of a folder, evenly spread (default: all)")
+    made.add_argument("a", metavar="A", type=_path, help="a folder of images, such as your synthetic rain")
+    made.add_argument("b", metavar="B", type=_path, help="the other, such as real rain")
+    made.add_argument("--out", type=_path, help="folder for the report (default: outputs/gap-A-B)")
+    made.add_argument("--images", type=_count, help="most images of a folder, evenly spread (default: all)")
     made.add_argument("--equalise", action="store_true", help="measure the middle only, at 256 px and JPEG quality 75")
-    made.add_argument("--teacher", type=Path, help="a recognition teacher.safetensors: compare what it sees too")
-    made.add_argument("--seed", type=int, default=0, help=HELP["seed"])
+    made.add_argument("--teacher", type=_path, help="a recognition teacher.safetensors: compare what it sees too")
+    made.add_argument("--seed", type=_seed, default=0, help=HELP["seed"])
 
     made = command("derain", commands.derain, "restore photographs: files, folders, patterns")
     made.add_argument(
-        "paths", nargs="+", metavar="IN [OUT]", help="a file, a folder or a pattern in quotes, or several; the last of "
-        "several is OUT, unless it is a file that exists: only --out makes that OUT (default: IN-derained)",
+        "paths", nargs="+", metavar="IN [OUT]", type=_not_empty, help="a file, a folder or a pattern in quotes, or "
+        "several; the last of several is OUT if it is new; only --out makes a file or photographs that exist OUT "
+        "(default: IN-derained)",
     )  # fmt: skip
-    made.add_argument("--out", type=Path, help="file or folder to write, so that every path is an IN")
+    made.add_argument("--out", type=_path, help="file or folder to write, so that every path is an IN")
     made.add_argument("--overwrite", action="store_true", help="replace files that exist (default: leave them)")
     _add_weights(made)
     made.add_argument("--strength", type=float, default=1.0, help="0: as it was, 1: as restored, at most 1.5")
     made.add_argument("--device", choices=("cpu", "cuda"), help="default: the best there is")
     made.add_argument("--engine", choices=("torch", "onnx", "openvino"), help="default: as the weights need it")
     made.add_argument("--tile", type=int, help="side of the tiles in pixels, a multiple of 16 (default: by size)")
-    made.add_argument("--compare", action="store_true", help="write sheets with before and after too: compare-01.jpg")
+    made.add_argument(
+        "--compare", action="store_true", help="write sheets with before and after: compare-01-derained.jpg"
+    )
 
     made = command("export", commands.export, "write a restorer for ONNX Runtime or OpenVINO")
-    made.add_argument("target", metavar="OUT.onnx|OUT.xml", type=Path)
+    made.add_argument("target", metavar="OUT.onnx|OUT.xml", type=_path)
     _add_weights(made)
 
     data = known.add_parser("data", help="list and fetch public sets, check, build or show a collection")
     actions = data.add_subparsers(required=True, metavar="ACTION")
-    into: Any = {"type": Path, "help": "collection to look in, or to put sets into (default: datasets/fetched)"}
+    into: Any = {"type": _path, "help": "collection to look in, or to put sets into (default: datasets/fetched)"}
     made = command("list", commands.data_list, "public sets in datasets/catalogue.toml, and which are here", actions)
     made.add_argument("--into", **into)
     made = command("fetch", commands.data_fetch, "download sets, verify them, and put them into a collection", actions)
     made.add_argument("names", nargs="+", metavar="NAME", help="as `ttlkit data list` shows them")
     made.add_argument("--into", **into)
-    made.add_argument("--drop", type=Path, help="archive or folder that you have (default: datasets/drop/NAME)")
+    made.add_argument("--drop", type=_path, help="archive or folder that you have (default: datasets/drop/NAME)")
     made.add_argument("--accept-new-hashes", action="store_true", help="take other bytes than those on record")
     made = command("check", commands.data_check, "files, pairs, duplicates, and leaks from training into test", actions)
     made.add_argument("path", nargs="?", default="pocket", help="'pocket' or a folder (default: pocket)")
-    made.add_argument("--against", type=Path, help="a folder of test scenes that PATH must not show")
-    made.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too ('-': only that, here)")
+    made.add_argument("--against", type=_path, help="a folder of test scenes that PATH must not show")
+    made.add_argument("--json", type=_path, metavar="FILE", help="write the report as JSON too ('-': only that, here)")
     made.add_argument("--ignore", default="", metavar="KINDS", help="leave out findings, such as grey,tiny")
     for name, words in (("build", "generate the pocket collection"), ("show", "what a collection holds")):
         made = command(name, commands.data_show, words, actions)
@@ -109,6 +119,26 @@ def build_parser() -> argparse.ArgumentParser:
     made = command("report", commands.report, "write report.html of a run again")
     made.add_argument("run", help="name of the folder below outputs/")
     return parser
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty: a variable that is not set? ('.' is the working directory)")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_not_empty(text))
+
+
+def _seed(text: str, least: int = 0) -> int:
+    if not text.strip().lstrip("+-").isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text}: give a whole number, at least {least}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    return _seed(text, 1)
 
 
 def _add_settings(made: argparse.ArgumentParser, *names: str) -> None:
@@ -127,7 +157,7 @@ def _add_accept_code(made: argparse.ArgumentParser) -> None:
 
 def _add_weights(made: argparse.ArgumentParser) -> None:
     weights = made.add_mutually_exclusive_group()
-    weights.add_argument("--weights", type=Path, help="*.safetensors, *.onnx or *.xml (default: the released student)")
+    weights.add_argument("--weights", type=_path, help="*.safetensors, *.onnx or *.xml (default: the released student)")
     weights.add_argument("--run", help="take the student of a run of yours, by the name of its folder below outputs/")
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from contextlib import contextmanager
+from os.path import expanduser, lexists  # unlike those of a Path, they raise no error
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def _given(chosen: argparse.Namespace, *names: str) -> dict[str, Any]:
     for name, several in (("collection", False), ("peers", True)):
         if name in given:
             parts = split_names(given[name]) if several else [given[name]]
-            given[name] = ",".join(p if p == "pocket" else str(Path(p).expanduser().resolve()) for p in parts)
+            given[name] = ",".join(p if p == "pocket" else str(Path(expanduser(p)).resolve()) for p in parts)
     return given
 
 
@@ -112,15 +113,13 @@ def _write_report(folder: Path) -> Path:
 def gap(chosen: argparse.Namespace) -> int:
     """Measure two folders, print the table, write the report."""
     from ttlkit import machine
-    from ttlkit.data import collections, image_files
+    from ttlkit.data import collections
     from ttlkit.gap import study
     from ttlkit.lesson import figures
 
     sides = []
     for folder in (chosen.a, chosen.b):
-        paths = image_files.list_images(folder)
-        if not paths:
-            raise study.GapError(f"{folder}: no images in this folder")
+        paths = study.list_side(folder)
         paths = collections.spread(paths, chosen.images or len(paths))
         label = shown("/".join(folder.resolve().parts[-2:]))
         sides.append(study.measure_files(paths, label, chosen.equalise))
@@ -147,12 +146,14 @@ def derain(chosen: argparse.Namespace) -> int:
     """Restore files; what fails is listed at the end; exit code 1 if anything failed or nothing was written."""
     from ttlkit.apply import bulk, restore
 
-    sources, target = _split_target(chosen.paths, chosen.out)
-    files = bulk.plan_files(sources, target)
-    there = [pair for pair in files if pair[1].exists() and pair[0].resolve() != pair[1].resolve()]
+    files, target = bulk.plan_paths(chosen.paths, chosen.out, chosen.overwrite)
+    if target:
+        print(f"OUT: {shown(target)}")
+    there = [pair for pair in files if lexists(pair[1]) and pair[0].resolve() != pair[1].resolve()]
     if there and not chosen.overwrite:
         files = [pair for pair in files if pair not in there]
-        print(f"left as they are: {len(there)} files, such as {shown(there[0][1])}; --overwrite replaces them")
+        way = "--out OUT --overwrite" if target else "--overwrite"
+        print(f"left as they are: {len(there)} files, such as {shown(there[0][1])}; {way} replaces them")
     written, failed, partly = [], [], []
     if files:
         weights = _weights(chosen)
@@ -176,28 +177,8 @@ def derain(chosen: argparse.Namespace) -> int:
     place = written[0][1] if len(written) == 1 else ", ".join(places)
     print(f"{len(written)} of {len(files)} images written" + (f" to {shown(place)}" if written else ""))
     if chosen.compare and written:
-        _write_sheets(written, chosen.overwrite)
+        _write_sheets(written)
     return 1 if failed or not written else 0
-
-
-def _split_target(paths: list[str], out: Path | None) -> tuple[list[str], Path | None]:
-    """What to read and where to write; the last of several paths is OUT, which is then said.
-
-    A file that exists is OUT only if --out says so, or `derain *.jpg` would replace a photograph. After a file or a
-    pattern it may have been written as OUT by the same command before: SettingsError asks.
-    """
-    from glob import has_magic
-
-    last = Path(paths[-1])
-    if out or len(paths) == 1:
-        return paths, out
-    if last.is_file() and len(paths) == 2 and not Path(paths[0]).is_dir():
-        ways = "`IN --out OUT --overwrite` replaces it, --out FOLDER restores both"
-        raise SettingsError(f"{shown(last)}: exists. Is it OUT? {ways}")
-    if last.is_file() or has_magic(paths[-1]):
-        return paths, None
-    print(f"OUT: {shown(last)}")
-    return paths[:-1], last
 
 
 def _weights(chosen: argparse.Namespace) -> Path:
@@ -209,16 +190,17 @@ def _weights(chosen: argparse.Namespace) -> Path:
     return chosen.weights or restore.RELEASED
 
 
-def _write_sheets(written: list[tuple[Path, Path]], overwrite: bool) -> None:
+def _write_sheets(written: list[tuple[Path, Path]]) -> None:
+    """Sheets beside the first result, in place of nothing that is there."""
     from ttlkit.apply import bulk
     from ttlkit.data import image_files
 
     folder, number, sheets = written[0][1].parent, 0, []
     for first in range(0, len(written), SHEET):
         number += 1
-        while not overwrite and (folder / f"compare-{number:02d}.jpg").exists():
+        while lexists(folder / f"compare-{number:02d}{bulk.ADDED}.jpg"):
             number += 1
-        sheets.append(folder / f"compare-{number:02d}.jpg")
+        sheets.append(folder / f"compare-{number:02d}{bulk.ADDED}.jpg")
         image_files.save_image(sheets[-1], bulk.contact_sheet(written[first : first + SHEET]))
     more = " and on" if len(sheets) > 1 else ""
     print(f"compared: {shown(sheets[0])}{more}; each picture before (left) and after (right)")

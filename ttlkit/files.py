@@ -41,6 +41,8 @@ def beside(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path.parent)) from None
+    except FileNotFoundError:  # as below /proc: not a file to read that is missing
+        raise PermissionError(errno.EACCES, "No folder can be made there", str(path.parent)) from None
     if path.parent not in _tidied:
         _tidied.add(path.parent)
         for left in path.parent.glob(f".*.{_HERE}.part"):
@@ -48,11 +50,11 @@ def beside(path: str | Path) -> Iterator[Path]:
             if owner.isdigit() and _is_gone(int(owner), left):
                 remove(left)
     partial = partial_of(path)
-    try:
-        with named(path, partial):
+    with named(path, partial):
+        try:
             yield partial
-    finally:
-        remove(partial)
+        finally:
+            remove(partial)
 
 
 @contextmanager

@@ -41,9 +41,9 @@ def as_command(call: Callable[[], int], leads: bool = True) -> int:
     _escape_controls(sys.stderr)
     try:
         return call()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if leads:
-            print("\nstopped; the same command goes on from here", file=sys.stderr)
+            print(f"\nstopped; {str(stop) or 'the same command goes on from here'}", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
         if isinstance(error, BrokenPipeError) or not (isinstance(error, OSError) or _ours(error)):
@@ -58,9 +58,11 @@ def as_command(call: Callable[[], int], leads: bool = True) -> int:
 def _escape_controls(stream: Any) -> None:
     """Have a stream print control characters as escapes: a terminal obeys them, and names of files may hold them.
 
-    Line ends stay, and the \\r in front of a progress bar.
+    Line ends stay, and the \\r in front of a progress bar. What its encoding does not know becomes an escape too.
     """
     if "write" not in vars(stream):  # not done before
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # PYTHONIOENCODING may know fewer characters than names have
         write = stream.write
         stream.write = lambda text: write("".join(
             c if c.isprintable() or c in "\n\t" or (c, i) == ("\r", 0) else ascii(c)[1:-1] for i, c in enumerate(text)
@@ -81,6 +83,8 @@ def _line(error: Exception) -> str:
     if _ours(error) or not isinstance(error, OSError):
         return str(error)
     where = error.filename2 or error.filename or ("what is printed here" if error.errno == errno.ENOSPC else "")
+    if not where and error.errno == errno.ENOENT:  # os.getcwd() alone names nothing
+        return "the working directory is gone; change to one that exists"
     if not where:  # of a connection
         return str(error)
     return f"{where}: {error.strerror}; {WAYS.get(error.errno or 0, 'look at it, and try again')}"

@@ -2,6 +2,8 @@
 
 import glob
 import math
+import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,35 @@ from ttlkit.files import shown
 from ttlkit.words import SettingsError
 
 ADDED = "-derained"  # to the name of what was restored, where no other place is given
+SHEET = re.compile(rf"compare-\d+{ADDED}\.jpg")  # what a sheet with before and after is called
+# Formats of images that cannot be written; a folder may have any other dot in its name.
+NOT_WRITTEN = {".gif", ".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".ico", ".svg", ".pdf", ".psd", ".dng",
+               ".raw", ".cr2", ".nef", ".arw", ".ppm"}  # fmt: skip
+
+
+def plan_paths(
+    paths: Sequence[str], out: Path | None = None, overwrite: bool = False
+) -> tuple[list[tuple[Path, Path]], Path | None]:
+    """The plan for IN... [OUT] as typed, and OUT where that is the last of several paths.
+
+    What exists is OUT only if `out` says so, or `derain *.jpg` and `derain */` would replace photographs; but a folder
+    that holds nothing else than this command writes is what a killed one left. SettingsError asks.
+    """
+    last = Path(paths[-1])
+    if out or len(paths) == 1:
+        return plan_files(paths, out), None
+    if last.is_file() and len(paths) == 2 and not Path(paths[0]).is_dir():
+        ways = "`IN --out OUT --overwrite` replaces it, --out FOLDER restores both"
+        raise SettingsError(f"{shown(last)}: exists. Is it OUT? {ways}")
+    if last.is_file() or glob.has_magic(paths[-1]):
+        return plan_files(paths), None
+    plan = plan_files(paths[:-1], last)
+    written = {becomes.name for _, becomes in plan}
+    others = [path for path in list_images(last) if path.name not in written and not SHEET.fullmatch(path.name)]
+    if others or (overwrite and any(os.path.lexists(becomes) for _, becomes in plan)):
+        ways = "`IN --out OUT` writes there (with --overwrite it replaces), --out FOLDER restores all of them"
+        raise SettingsError(f"{shown(last)}: holds images. Is it OUT? {ways}")
+    return plan, last
 
 
 def plan_files(source: Path | str | Sequence[Path | str], target: Path | None = None) -> list[tuple[Path, Path]]:
@@ -23,15 +54,18 @@ def plan_files(source: Path | str | Sequence[Path | str], target: Path | None = 
 
     Names stay the same. `target` is a folder, or a file for a single image; without it a folder IN goes to
     IN-derained, a file to NAME-derained beside it. Of patterns and of several, files so named are left out: they are
-    results. Raises ImageError when there is nothing to read, two would become one, or one would replace another.
+    results; of folders, sheets. Raises ImageError when there is nothing to read, OUT is of a format that cannot be
+    written, two would become one, or one would replace another.
     """
     sources = [source] if isinstance(source, (Path, str)) else list(source)
+    if target and target.suffix.lower() in NOT_WRITTEN and not target.is_dir():
+        raise ImageError(f"{shown(target)}: cannot be written in that format; use one of {', '.join(SUFFIXES)}")
     plan: list[tuple[Path, Path]] = []
     for given in map(Path, sources):
         if given.is_dir():
-            found, missing = list_images(given), "no images in this folder"
-            named = given.resolve() if given.name in ("", "..") else given
-            folder = target or named.with_name(named.name + ADDED)
+            found = [path for path in list_images(given) if not SHEET.fullmatch(path.name)]
+            named, missing = given.resolve() if given.name in ("", "..") else given, "no images in this folder"
+            folder = target or named.parent / (named.name + ADDED)
             plan += [(path, folder / path.name) for path in found]
         else:
             names, missing = map(Path, sorted(glob.glob(str(given), recursive=True))), "no such file or folder"
@@ -97,7 +131,7 @@ def restore_files(
 
 def _restore_file(engine: Engine, source: Path, target: Path, tile: int | None, strength: float) -> str:
     """Restore a file; returns what of it is not in the result."""
-    if target.exists() and source.exists() and source.samefile(target):
+    if os.path.exists(target) and os.path.exists(source) and source.samefile(target):
         raise ImageError(f"{shown(source)}: would overwrite the input; choose another OUT")
     photo = photos.load_photo(source)
     restored = apply(engine, photo.pixels, tile=tile, strength=strength)

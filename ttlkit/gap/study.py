@@ -54,6 +54,15 @@ class Measured:
         return Measured(name, tuple(self.paths[i] for i in chosen), values)
 
 
+def list_side(folder: Path) -> list[Path]:
+    """The images of a folder; GapError where there are none, or no such folder."""
+    found = image_files.list_images(folder)
+    if not found:
+        missing = "is no folder; name the one it lies in" if folder.exists() else "no such folder; is it spelt right?"
+        raise GapError(f"{files.shown(folder)}: {'no images in this folder' if folder.is_dir() else missing}")
+    return found
+
+
 def measure_files(paths: Sequence[Path], name: str = "", equalised: bool = False) -> Measured:
     """Every feature of every file, on all cores, with a progress bar; a file that was measured before is looked up.
 

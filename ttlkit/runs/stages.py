@@ -32,7 +32,7 @@ def collection_folder(settings: Settings) -> Path:
     """The collection's folder: generated ones below datasets/, else the user's path."""
     if settings.collection == "pocket":
         return machine.home() / "datasets" / f"pocket-{PROFILES[settings.profile].pocket_scenes}"
-    path = Path(settings.collection).expanduser()
+    path = Path(os.path.expanduser(settings.collection))  # Path's raises an error for a user who is not known
     return path.resolve() if path.exists() else (machine.home() / path).resolve()
 
 
