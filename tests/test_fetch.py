@@ -516,6 +516,15 @@ def test_what_is_dropped_in_by_hand_is_taken_first(server, tmp_path, how):
     assert tree(drop) == before and server.log == []
 
 
+@pytest.mark.parametrize("kind", ["missing", "empty", "device"])
+def test_a_drop_that_is_named_and_holds_nothing_is_said_at_once(server, tmp_path, kind):
+    (tmp_path / "empty").mkdir()
+    drop = Path("/dev/null") if kind == "device" else tmp_path / kind
+    with pytest.raises(FetchError, match=f"{drop}: no file, and no folder with files"):
+        run(a_set(server.url("a.zip", whole(ARCHIVE))), tmp_path, drop=drop)
+    assert server.log == []
+
+
 def test_a_useless_drop_folder_does_not_stop_the_mirrors(server, tmp_path):
     drop = tmp_path / "data" / "drop" / "rain"
     drop.mkdir(parents=True)

@@ -67,6 +67,10 @@ def fetch(
     `accept` takes other bytes than those on record, and records them. Downloads and records live in `datasets`.
     Raises FetchError, whose message has a line for each mirror tried; what was finished before stays untouched.
     """
+    if drop and not _holds_something(drop):
+        raise FetchError(
+            f"{dataset.name}: {files.shown(drop)}: no file, and no folder with files; name the one you have"
+        )
     datasets = (datasets or home() / "datasets").absolute()
     into, drop = (into or datasets / "fetched").absolute(), (drop or datasets / "drop" / dataset.name).absolute()
     notes, staging = into / ".fetched", into / ".fetched" / f"{dataset.name}.staging"
@@ -75,7 +79,7 @@ def fetch(
         if had and not accept and had["version"] == dataset.version and not problems(dataset, into):
             return Report(into, len(had["files"]), had["source"], False)
         places = [(mirror, datasets / ".downloads" / files.sha256_of(mirror.downloads)) for mirror in dataset.mirrors]
-        dropped = [(None, drop)] if drop.is_file() or (drop.is_dir() and any(drop.iterdir())) else []
+        dropped = [(None, drop)] if _holds_something(drop) else []
         reasons = ""
         try:
             for mirror, place in [*dropped, *places]:
@@ -105,6 +109,10 @@ def fetch(
                     files.remove(place)
         say(dataset.notice)
         return Report(into, len(placed), source, True)
+
+
+def _holds_something(drop: Path) -> bool:
+    return drop.is_file() or (drop.is_dir() and any(drop.iterdir()))
 
 
 def _stage(
