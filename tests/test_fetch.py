@@ -59,9 +59,9 @@ def pairs(count=3, seed=0):
     return files | {"top/README.md": b"read me"}
 
 
-def zipped(files):
+def zipped(files, how=zipfile.ZIP_STORED):
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", how) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
     return buffer.getvalue()

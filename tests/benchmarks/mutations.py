@@ -14,7 +14,6 @@ import re
 import resource
 import shutil
 import sys
-import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -25,7 +24,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageCms
 
-sys.path[:0] = [str(Path(__file__).resolve().parents[2])]
+sys.path[:0] = [str(Path(__file__).resolve().parents[n]) for n in (2, 1)]
+from test_fetch import tarred, zipped  # noqa: E402
+
 from ttlkit.data import image_files, photos  # noqa: E402
 from ttlkit.data.public.catalogue import DataSet, Rule  # noqa: E402
 from ttlkit.data.public.download import FetchError  # noqa: E402
@@ -109,24 +110,6 @@ def tiled_tiffs(*pictures: np.ndarray) -> dict[str, bytes]:
                     file.write(np.ascontiguousarray(shape), photometric="rgb", **way)
                 found[f"{name}-{'-'.join(form)}-{pixels.dtype}.tif"] = buffer.getvalue()
     return found
-
-
-def zipped(files: dict[str, bytes], how: int) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", how) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-def tarred(files: dict[str, bytes], mode: str) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode) as archive:
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 # ---- damage ----------------------------------------------------------------------------------------------------------
