@@ -160,6 +160,22 @@ def test_a_leak_names_both_files_on_its_line(place, collection):
     ]
 
 
+def test_scenes_to_choose_with_are_kept_out_of_training_and_of_the_test(collection):
+    for i in range(2):
+        for side in ("rainy", "clean"):  # two frames of one scene, which `val` may hold
+            image_files.save_image(collection / f"val/roof/{side}/{i}.png", photograph(2) * (1 - 0.1 * i))
+        image_files.save_image(collection / f"val/roof/valid/{i}.png", np.ones((72, 96, 3), np.float32))
+    assert kinds(check.check(collection)) == []
+    image_files.save_image(collection / "real/clean/1.png", photograph(2)[:, ::-1])
+    image_files.save_image(collection / "test/yard/clean/1.png", photograph(2))
+    image_files.save_image(collection / "test/yard/rainy/1.png", photograph(2) * 0.9)
+    leaking = ["real/clean/1.png", "val/roof/clean/0.png", "val/roof/clean/1.png"]
+    for findings in (check.check(collection), check.check_leaks(collections.open_collection(collection))):
+        assert sorted({f.file for f in findings.findings if f.kind == "leak"}) == leaking
+    (collection / "val/roof/valid/1.png").unlink()
+    assert ("unpaired", "val/roof/rainy/1.png") in kinds(check.check(collection))
+
+
 def test_any_folder_against_any_other(tmp_path):
     for name, i in (("mine/a.png", 0), ("mine/deep/b.jpg", 1), ("theirs/x.png", 1), ("theirs/y.png", 2)):
         image_files.save_image(tmp_path / name, photograph(i))

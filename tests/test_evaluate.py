@@ -55,6 +55,28 @@ def test_truth_scores_perfectly(collection):
     assert found["ssim_y"] == pytest.approx(1)
 
 
+def test_sets_to_choose_with_are_scored_apart_and_where_they_can_be_trusted(tmp_path):
+    """What moved, and so is wrong in the clean image, is black in `valid`: it does not count."""
+    built = pocket.build(tmp_path / "pocket-6", 6)
+    (built / "test/physical").rename(built / "val_of_old")
+    (built / "val").mkdir()
+    (built / "val_of_old").rename(built / "val/moved")
+    for path in image_files.list_images(built / "val/moved/rainy"):
+        rainy = image_files.load_image(path)
+        clean, valid = rainy.copy(), np.ones_like(rainy)
+        clean[:20], valid[:20] = 1 - clean[:20], 0
+        image_files.save_image(built / "val/moved/clean" / path.name, clean)
+        image_files.save_image(built / "val/moved/valid" / path.name, valid)
+    opened = collections.open_collection(built)
+    assert [test.name for test in opened.val] == ["moved"] and "moved" not in {test.name for test in opened.tests}
+    found = scores.score({"input": scores.untouched}, scores.cases(opened, 2, "val"))
+    assert {row["set"] for row in found} == {"moved", "dry"}
+    assert {row["psnr_rgb"] for row in found if row["set"] == "moved"} == {100}
+    (built / "val/moved/valid" / path.name).unlink()
+    with pytest.raises(collections.CollectionError, match=r"no partner of that name in .*valid"):
+        collections.open_collection(built)
+
+
 def test_a_restorer_that_gives_nan_is_named(collection):
     work = scores.cases(collection, 1)[:1]
     with pytest.raises(ValueError, match=rf"{work[0][1].rainy.name}: broken restores it to NaN"):

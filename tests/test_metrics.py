@@ -54,6 +54,20 @@ def test_psnr_equals_skimage(noise):
         assert luma[index] == pytest.approx(peak_signal_noise_ratio(first_y, second_y, data_range=1), abs=1e-3)
 
 
+def test_only_valid_pixels_count():
+    restored, clean = _pair(batch=2)
+    valid = torch.zeros(2, 1, *clean.shape[2:], dtype=torch.bool)
+    valid[0, :, 8:30, 5:28] = True  # of the second image nothing
+    inside = restored[:1, :, 8:30, 5:28], clean[:1, :, 8:30, 5:28]
+    for channel in ("rgb", "y"):
+        for measure in (metrics.psnr, metrics.ssim):
+            found = measure(restored, clean, channel, valid=valid)
+            assert found[0] == pytest.approx(float(measure(*inside, channel)), abs=1e-5)
+            assert found[1].isnan()
+    spoilt = torch.where(valid, restored, 1 - restored)
+    assert metrics.scores(spoilt, clean, valid)["psnr_rgb"][0] == metrics.psnr(restored, clean, valid=valid)[0]
+
+
 def test_psnr_on_y_is_1_32_db_above_rgb_for_a_grey_error():
     clean = torch.full((1, 3, 16, 16), 100 / 255)
     restored = clean + 10 / 255

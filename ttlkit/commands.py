@@ -10,7 +10,7 @@ from typing import Any
 from ttlkit.files import shown
 from ttlkit.words import SettingsError, split_names
 
-OF_A_RUN = ("profile", "collection", "tasks", "inits", "peers", "images")  # parameters of reproduce and of sweep
+OF_A_RUN = ("profile", "collection", "tasks", "inits", "peers", "sets", "images")  # of reproduce and of sweep
 SHEET = 20  # pictures on a sheet of `derain --compare`
 
 
@@ -34,10 +34,11 @@ def reproduce(chosen: argparse.Namespace) -> int:
     for stage in stages:  # what would stop a late stage is said before the first one starts
         if stage.settings.stage == "04_fine_tuning":
             collection.few_pairs(stage.settings.n_pairs, stage.settings.seed)
-    cases(collection, 1)
+    evaluation = next(stage for stage in stages if stage.settings.stage == "05_real_scene_evaluation")
+    cases(collection, 1, evaluation.settings.sets)
     print(shown(f"{folder}: {stages[0].profile.runtime}; {collection.label} in {collection.root}"))
     pipeline.run(stages, accept_code=chosen.accept_code)
-    print((folder / "05_real_scene_evaluation" / "table.txt").read_text("utf-8", "replace"))
+    print((evaluation.folder / "table.txt").read_text("utf-8", "replace"))
     try:
         print(shown(f"report: {_write_report(folder)}"))
     except ReportError as error:  # a core installation has no packages for it; everything else is there
@@ -102,8 +103,8 @@ def _write_report(folder: Path) -> Path:
         page = path.read_text("utf-8", "replace")[:100_000]
         if OTHER_CODE not in page:
             return path  # nothing has happened since
-    table = folder / "05_real_scene_evaluation" / "table.txt"
-    intro = table.read_text("utf-8", "replace") if table.is_file() else ""
+    tables = sorted(folder.glob("05_real_scene_evaluation*/table.txt"))  # of test, of val
+    intro = "\n".join(table.read_text("utf-8", "replace") for table in tables)
     return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=said)
 
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,9 +21,11 @@ from ttlkit.files import shown
 
 ALIKE = 0.5  # likeness of a pair's thumbnails; what pairs and strangers have: tests/benchmarks/leaks.py
 TINY, HUGE = 64, 40_000_000  # px of the shorter side; pixels
-LEAKS = 1  # raise it when the check finds other leaks than before in the same files
+MASKS = ("mask", "valid", "streaks")  # folders of pictures that show no scene
+HELD = ("test", "val")  # folders whose scenes no training may have seen
+LEAKS = 2  # raise it when the check finds other leaks than before in the same files
 KINDS = {
-    "leak": "a training image shows a scene of the test set",
+    "leak": "a training image shows a scene of the test or val sets, or one of val shows one of test",
     "unreadable": "cannot be opened as an image",
     "truncated": "the file ends too early",
     "unpaired": "no file of the same name on the other side",
@@ -95,9 +97,10 @@ class Report:
 def check(root: Path | str, against: Path | str | None = None, workers: int | None = None) -> Report:
     """Look at every image file below `root`, and compare its training scenes with the test scenes.
 
-    Test scenes are those below a folder `test` of `root`, and all below `against`; the rest of `root` is training.
-    Of a pair the clean image stands for the scene; `streaks` and `mask` folders show none. Large folders are
-    read by several processes. Raises CollectionError where there is no folder, or no image in it.
+    Test scenes are those below a folder `test` or `val` of `root`, and all below `against`; the rest of `root` is
+    training. Those of `val` are compared with the others, too: who chooses on a scene has seen it. Of a pair the clean
+    image stands for the scene; MASKS show none. Large folders are read by several processes. Raises CollectionError
+    where there is no folder, or no image in it.
     """
     root, other = Path(os.path.abspath(root)), Path(os.path.abspath(against)) if against else None
     if other and (other / "test").is_dir():
@@ -105,14 +108,16 @@ def check(root: Path | str, against: Path | str | None = None, workers: int | No
     found = _files(root)
     names = {path: str(path.relative_to(root)) for path in found}
     scenes = [path for path in found if _shows_a_scene(path)]
-    test = [p for p in scenes if "test" in p.relative_to(root).parts[:-1] or (other and p.is_relative_to(other))]
+    inside = {path: path.relative_to(root).parts[:-1] for path in scenes}
+    test = [p for p in scenes if {*HELD} & {*inside[p]} or (other and p.is_relative_to(other))]
+    val = {path for path in test if "val" in inside[path]}
     train = sorted(set(scenes) - set(test))
     rest = sorted(set(found) - set(test))
     if other:
         more = [path for path in _files(other) if _shows_a_scene(path) and path not in names]
         names |= {path: str(path) for path in more}
         test += more
-    looks, findings = _look_at(test, rest, {*train, *test} if train and test else set(), names, workers)
+    looks, findings = _look_at(test, rest, {*train, *test} if train and test else set(), names, val, workers)
     seen = {path: looks[path] for path in found}
     findings += [Finding(kind, names[path], detail) for path, look in seen.items() for kind, detail in look.notes]
     findings += [*_pair_findings(root, seen, names), *_duplicates(seen, names)]
@@ -135,13 +140,17 @@ def check_leaks(collection: Collection) -> Report:
     It takes minutes, so the answer is remembered by the names and contents of all files that it looks at.
     """
     train = [*collection.rainy, *collection.clean, *(pair.truth for pair in collection.pairs)]
-    test = [pair.rainy if t.kind != "paired" else pair.truth for t in collection.tests for pair in t.pairs]
+    val, tests = (
+        [pair.rainy if found.kind != "paired" else pair.truth for found in sets for pair in found.pairs]
+        for sets in (collection.val, collection.tests)
+    )
+    test = [*tests, *val]
     names = {path: str(path.relative_to(collection.root)) for path in train + test}
     sides = [[(names[path], cache.content_hash(path)) for path in side] for side in (train, test)]
     key = ("leaks", LEAKS, image_files.DECODER, *sides)
     rows = cache.recall(*key)
     if rows is None:
-        rows = [asdict(finding) for finding in _look_at(test, train, {*train, *test}, names)[1]]
+        rows = [asdict(finding) for finding in _look_at(test, train, {*train, *test}, names, {*val})[1]]
         cache.remember(rows, *key)
     findings = tuple(Finding(**row) for row in rows)
     return Report(str(collection.root), "", findings, {"training scenes": len(train), "test scenes": len(test)})
@@ -162,9 +171,14 @@ class _Look(NamedTuple):
 
 
 def _look_at(
-    test: Sequence[Path], rest: Sequence[Path], scenes: set[Path], names: dict[Path, str], workers: int | None = None
+    test: Sequence[Path],
+    rest: Sequence[Path],
+    scenes: set[Path],
+    names: dict[Path, str],
+    val: set[Path],
+    workers: int | None = None,
 ) -> tuple[dict[Path, _Look], list[Finding]]:
-    """What was seen of every file, and the leaks into `test` from those of the rest that are `scenes`."""
+    """What was seen of every file, and the leaks into `test` from those of `val` and of the rest that are `scenes`."""
     from tqdm import tqdm
 
     jobs = [(path, path in scenes) for path in (*test, *rest)]
@@ -179,7 +193,8 @@ def _look_at(
                 yield look.scene
 
     known, candidates = list(draw(len(test))), draw(len(rest))
-    told = leaks.find_leaks(candidates, known)
+    told = leaks.find_leaks(chain((scene for scene in known if scene.path in val), candidates), known)
+    told = (leak for leak in told if not {leak.train, leak.test} <= val)  # scenes of val may be alike
     found = [Finding("leak", names[k.train], f"({k.evidence}) shows", names[k.test]) for k in told]
     for _ in candidates:  # with nothing to compare them with, no candidate was drawn: they are looked at all the same
         pass
@@ -202,7 +217,7 @@ def _look(job: tuple[Path, bool]) -> _Look:
         "16-bit": f"{photo.mode}, {photo.bits} bits" if photo.bits > 8 else "",
         "CMYK": photo.mode if photo.mode == "CMYK" else "",
         "EXIF-rotated": f"orientation {photo.orientation}" if photo.orientation != 1 else "",
-        "grey": f"mode {photo.mode}" if grey and path.parent.name not in ("mask", "streaks") else "",
+        "grey": f"mode {photo.mode}" if grey and path.parent.name not in MASKS else "",
         "partly": photo.left_out,
         "tiny": size if min(height, width) < TINY else "",
         "huge": size if height * width > HUGE else "",
@@ -238,7 +253,7 @@ def _files(root: Path) -> list[Path]:
 
 def _shows_a_scene(path: Path) -> bool:
     folder = path.parent
-    return folder.name not in ("mask", "streaks") and not (folder.name == "rainy" and _has_partner(folder, "clean"))
+    return folder.name not in MASKS and not (folder.name == "rainy" and _has_partner(folder, "clean"))
 
 
 def _has_partner(rainy: Path, side: str) -> bool:
@@ -253,10 +268,11 @@ def _pair_findings(root: Path, looks: dict[Path, _Look], names: dict[Path, str])
         folders.setdefault(path.parent, {})[path.stem] = path
     for folder, left in folders.items():
         part, other = folder.parent.parent, folder.with_name("clean" if folder.name == "rainy" else "rainy")
-        needed = {root / "synthetic": ("rainy", "clean", "mask"), root / "test": ("clean", "mask")}.get(part, ())
+        held = {root / name: ("clean", "mask", "valid") for name in HELD}
+        needed = {root / "synthetic": ("rainy", "clean", "mask"), **held}.get(part, ())
         if folder.name in needed and not other.is_dir():  # a test set of rainy images alone is an unpaired one
             yield Finding("unpaired", str(folder.relative_to(root)), f"no folder {other.name} beside it")
-        sides = [side for side in ("clean", "mask") if folder.name == "rainy" and _has_partner(folder, side)]
+        sides = [side for side in ("clean", "mask", "valid") if folder.name == "rainy" and _has_partner(folder, side)]
         for side, truth in ((side, folder.with_name(side)) for side in sides):
             right = folders.get(truth, {})
             for stem in left.keys() ^ right.keys():
@@ -290,7 +306,7 @@ def _duplicates(looks: dict[Path, _Look], names: dict[Path, str]) -> Iterator[Fi
     """Files with the pixels of an earlier file; clean sides of pairs may repeat, since one scene bears many rains."""
     first: dict[str, Path] = {}
     for path, look in looks.items():
-        repeats = path.parent.name in ("clean", "mask") and _has_partner(path.parent, "rainy")
+        repeats = path.parent.name in ("clean", "mask", "valid") and _has_partner(path.parent, "rainy")
         earlier = first.setdefault(look.hash, path) if look.hash and not repeats else path
         if earlier != path:
             yield Finding("duplicate", names[path], "has the pixels of", names[earlier])

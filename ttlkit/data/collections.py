@@ -16,15 +16,16 @@ class CollectionError(ValueError):
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files of one scene: rainy, and its clean image or its streak mask."""
+    """Two files of one scene: rainy, and its clean image or streak mask. `valid`: a mask, white: it can be trusted."""
 
     rainy: Path
     truth: Path
+    valid: Path | None = None
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """One folder below test/: `kind` is 'paired' (clean), 'masked' (streak mask) or 'unpaired' (rainy alone)."""
+    """One folder below test/ or val/: `kind` is 'paired' (clean), 'masked' (streaks) or 'unpaired' (rainy alone)."""
 
     __test__ = False  # not a test class, whatever pytest thinks of the name
     name: str
@@ -38,7 +39,7 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Collection:
-    """What a collection folder holds (layout in datasets/README.md)."""
+    """What a collection folder holds (layout in datasets/README.md); `val` is to choose with, `tests` to report."""
 
     root: Path
     rainy: tuple[Path, ...]
@@ -47,6 +48,7 @@ class Collection:
     tests: tuple[TestSet, ...]
     simulated: bool
     streaks: tuple[Path, ...] = ()
+    val: tuple[TestSet, ...] = ()
 
     def real(self, kind: str, held_out: bool = False) -> list[Path]:
         """Photographs, "rainy" or "clean": the ones to train on, or every fifth, which no stage ever trains on."""
@@ -90,23 +92,30 @@ def open_collection(root: Path | str, pocket_scenes: int | None = None) -> Colle
     pairs = tuple(pair for folder in sets for pair in match_pairs(folder / "rainy", folder / "clean"))
     if not pairs:
         raise CollectionError(f"{root}/synthetic/<set>/{{rainy,clean}}: no pairs; layout in datasets/README.md")
-    tests = tuple(_open_test(folder) for folder in sorted((root / "test").glob("*/")))
-    return Collection(root, rainy, clean, pairs, tests, (root / "SIMULATED.txt").exists(), streaks)
+    tests, val = (tuple(_open_test(folder) for folder in sorted((root / k).glob("*/"))) for k in ("test", "val"))
+    return Collection(root, rainy, clean, pairs, tests, (root / "SIMULATED.txt").exists(), streaks, val)
 
 
 def _open_test(folder: Path) -> TestSet:
     name = files.shown(folder.name)  # figures draw no other, and tables are written as UTF-8
     for kind, truth in (("paired", "clean"), ("masked", "mask")):
         if (folder / truth).is_dir():
-            return TestSet(name, kind, tuple(match_pairs(folder / "rainy", folder / truth)))
+            valid = folder / "valid" if (folder / "valid").is_dir() else None
+            return TestSet(name, kind, tuple(match_pairs(folder / "rainy", folder / truth, valid)))
     found = image_files.list_images(folder / "rainy")
     if not found:
         raise CollectionError(f"{folder}/rainy: no images; remove the folder or fill it")
     return TestSet(name, "unpaired", tuple(Pair(path, path) for path in found))
 
 
-def match_pairs(rainy: Path, truth: Path) -> list[Pair]:
-    """Pair two folders by file name without suffix, never by order; CollectionError names what has no partner."""
+def match_pairs(rainy: Path, truth: Path, valid: Path | None = None) -> list[Pair]:
+    """Pair two folders by file name without suffix, never by order; CollectionError names what has no partner.
+
+    `valid`: a folder of masks, one for each pair.
+    """
+    if valid:
+        masks = [pair.truth for pair in match_pairs(rainy, valid)]
+        return [Pair(p.rainy, p.truth, mask) for p, mask in zip(match_pairs(rainy, truth), masks, strict=True)]
     left, right = _by_stem(rainy), _by_stem(truth)
     lonely = sorted(left.keys() ^ right.keys())
     if lonely:
@@ -139,3 +148,13 @@ def load_pair(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
         sizes = f"{rainy.shape[1]}x{rainy.shape[0]} and {truth.shape[1]}x{truth.shape[0]}"
         raise CollectionError(f"{pair.rainy} and {pair.truth}: sizes differ ({sizes}); a pair must be pixel by pixel")
     return rainy, truth
+
+
+def load_valid(pair: Pair) -> np.ndarray | None:
+    """Where its truth can be trusted, bool (H, W), or None: everywhere. CollectionError when sizes differ."""
+    if pair.valid is None:
+        return None
+    valid, rainy = image_files.load_image_u8(pair.valid)[..., 0] > 127, image_files.load_image_u8(pair.rainy)
+    if valid.shape != rainy.shape[:2]:
+        raise CollectionError(f"{pair.valid}: a mask must have the size of {pair.rainy}")
+    return valid

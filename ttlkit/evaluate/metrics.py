@@ -19,23 +19,37 @@ def to_y(images: torch.Tensor) -> torch.Tensor:
     return ((65.481 * red + 128.553 * green + 24.966 * blue + 16.0) / 255.0)[:, None]
 
 
-def psnr(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True) -> torch.Tensor:
+def psnr(
+    restored: torch.Tensor,
+    clean: torch.Tensor,
+    channel: str = "rgb",
+    quantise: bool = True,
+    valid: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Peak signal-to-noise ratio in dB, (B,): 10 log10(1 / MSE), peak 1, at most 100 dB (identical images).
 
     `channel` is "rgb" (one MSE over all three) or "y" (see `to_y`). `quantise` first clamps and rounds both
-    images to 8 bits, as saving them would; Y is computed from the rounded RGB and not rounded again.
+    images to 8 bits, as saving them would; Y is computed from the rounded RGB and not rounded again. `valid`
+    (B, 1, H, W), bool: only these pixels count; NaN where there are none.
     """
     restored, clean = _prepare(restored, clean, channel, quantise)
-    error = (restored - clean).square().mean(dim=(1, 2, 3))
+    error = _mean((restored - clean).square(), valid)
     return -10 * torch.log10(error.clamp_min(10 ** (-PSNR_CAP / 10)))
 
 
-def ssim(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quantise: bool = True) -> torch.Tensor:
+def ssim(
+    restored: torch.Tensor,
+    clean: torch.Tensor,
+    channel: str = "rgb",
+    quantise: bool = True,
+    valid: torch.Tensor | None = None,
+) -> torch.Tensor:
     """Structural similarity, (B,), at most 1: Wang et al., IEEE TIP 2004, eq. 13, averaged over the image.
 
     11x11 Gaussian window (sigma 1.5), K1 = 0.01, K2 = 0.03, only windows that lie inside the image, plain (not sample)
     covariance; "rgb" is the mean over the channels. `channel` and `quantise` as in `psnr`; differentiable with
-    quantise=False. Raises ValueError for images smaller than the window.
+    quantise=False. `valid` as in `psnr`: windows that hold such pixels alone. Raises ValueError for images smaller
+    than the window.
     """
     restored, clean = _prepare(restored, clean, channel, quantise)
     height, width = clean.shape[2:]
@@ -52,7 +66,8 @@ def ssim(restored: torch.Tensor, clean: torch.Tensor, channel: str = "rgb", quan
         c1, c2 = 0.01**2, 0.03**2
         luminance = (2 * mean_x * mean_y + c1) / (mean_x.square() + mean_y.square() + c1)
         structure = (2 * covariance + c2) / (variances + c2)
-        return (luminance * structure).mean(dim=(1, 2, 3))
+        whole = None if valid is None else -F.max_pool2d(-valid.float(), WINDOW, stride=1) > 0.5
+        return _mean(luminance * structure, whole)
 
 
 def masked_change(restored: torch.Tensor, rainy: torch.Tensor, mask: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -71,10 +86,10 @@ def masked_change(restored: torch.Tensor, rainy: torch.Tensor, mask: torch.Tenso
     return {name: (change * region).sum(dim=(1, 2)) / region.sum(dim=(1, 2)) for name, region in regions.items()}
 
 
-def scores(restored: torch.Tensor, clean: torch.Tensor) -> dict[str, torch.Tensor]:
+def scores(restored: torch.Tensor, clean: torch.Tensor, valid: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
     """The four standard scores of a paired set, each (B,): psnr_rgb and psnr_y in dB, ssim_rgb, ssim_y."""
     measures = {"psnr": psnr, "ssim": ssim}
-    return {f"{name}_{c}": measures[name](restored, clean, c) for c in ("rgb", "y") for name in measures}
+    return {f"{name}_{c}": measures[name](restored, clean, c, True, valid) for c in ("rgb", "y") for name in measures}
 
 
 def bootstrap(values, rounds: int = 2000, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
@@ -105,6 +120,13 @@ def _prepare(restored: torch.Tensor, clean: torch.Tensor, channel: str, quantise
     if quantise:
         pair = [torch.round(images.clamp(0, 1) * 255) / 255 for images in pair]
     return [to_y(images) for images in pair] if channel == "y" else pair
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor | None) -> torch.Tensor:
+    """Mean (B,) of values (B, C, H, W), of those alone `where` (B, 1, H, W) is true; NaN where it is nowhere."""
+    if where is None:
+        return values.mean(dim=(1, 2, 3))
+    return (values * where).sum(dim=(1, 2, 3)) / (where.sum(dim=(1, 2, 3)) * values.shape[1])
 
 
 def _blur(maps: torch.Tensor) -> torch.Tensor:

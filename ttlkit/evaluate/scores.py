@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ttlkit import files
 from ttlkit.data import image_files, tensors
-from ttlkit.data.collections import Collection, CollectionError, Pair, TestSet, load_pair
+from ttlkit.data.collections import Collection, CollectionError, Pair, TestSet, load_pair, load_valid
 from ttlkit.evaluate import metrics
 
 Row = dict[str, Any]
@@ -18,30 +19,35 @@ MEAN = "mean of sets"
 UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
 TEXTS = ("set", "kind", "image", "model")  # columns of a row that are names
 RUN = ("seed", "n_pairs")  # columns of rows of several runs; all others are metrics
-MEASURES = {  # kind of a test set -> its metrics, from tensors (1, 3, H, W)
-    "paired": lambda restored, rainy, clean: metrics.scores(restored, clean),
-    "masked": lambda restored, rainy, mask: metrics.masked_change(restored, rainy, mask[:, :1]),
-    "unpaired": lambda restored, rainy, _: {"change": (restored - rainy).abs().mean() * 255},
-    "dry": lambda restored, rainy, _: {"psnr_dry": metrics.psnr(restored, rainy)},
+MEASURES: dict[
+    str, Callable[..., dict[str, torch.Tensor]]
+] = {  # kind of a set -> its metrics, from tensors (1, 3, H, W), and (1, 1, H, W): where clean can be trusted
+    "paired": lambda restored, rainy, clean, valid: metrics.scores(restored, clean, valid),
+    "masked": lambda restored, rainy, mask, _: metrics.masked_change(restored, rainy, mask[:, :1]),
+    "unpaired": lambda restored, rainy, *_: {"change": (restored - rainy).abs().mean() * 255},
+    "dry": lambda restored, rainy, *_: {"psnr_dry": metrics.psnr(restored, rainy)},
 }
+SETS = {"test": "tests", "val": "val"}  # sets to report with, looked at once; sets to choose recipes with
 untouched = image_files.to_float  # the restorer that leaves the rainy image as it is
 
 
-def cases(collection: Collection, most: int) -> list[tuple[TestSet, Pair]]:
-    """Every (test set, image) to score, at most `most` per set, evenly spread; CollectionError where there is none.
+def cases(collection: Collection, most: int, sets: str = "test") -> list[tuple[TestSet, Pair]]:
+    """Every (set, image) to score, at most `most` per set, evenly spread; CollectionError where there is none.
 
     The set `dry` holds the rain-free photographs that no stage trains on.
     """
-    if not collection.tests:
-        raise CollectionError(f"{collection.root}/test: no test sets; layout in datasets/README.md")
+    chosen = getattr(collection, SETS[sets])
+    if not chosen:
+        raise CollectionError(f"{collection.root}/{sets}: no {sets} sets; layout in datasets/README.md")
     dry = TestSet("dry", "dry", tuple(Pair(path, path) for path in collection.real("clean", held_out=True)))
-    return [(test, pair) for test in (*collection.tests, dry) for pair in test.spread(most)]
+    return [(test, pair) for test in (*chosen, dry) for pair in test.spread(most)]
 
 
 def score(models: dict[str, Restore], work: Iterable[tuple[TestSet, Pair]]) -> list[Row]:
     """One row for each model and image: {'set', 'kind', 'image', 'model', and its metrics}.
 
-    Paired: psnr_rgb, ssim_rgb, psnr_y, ssim_y of the restored image rounded to 8 bits. Masked: mean absolute change in
+    Paired: psnr_rgb, ssim_rgb, psnr_y, ssim_y of the restored image rounded to 8 bits, of `valid` pixels alone where
+    the set has such masks. Masked: mean absolute change in
     8-bit levels inside and outside the streak mask, where it has such pixels. Unpaired: `change`, over the whole image.
     Dry: psnr_dry, of the restored image against what it was given (100 dB: unchanged). Raises ValueError for a restored
     image that holds NaN.
@@ -50,11 +56,13 @@ def score(models: dict[str, Restore], work: Iterable[tuple[TestSet, Pair]]) -> l
     for test, pair in work:
         alone = test.kind in ("unpaired", "dry")
         rainy, truth = (image_files.load_image_u8(pair.rainy),) * 2 if alone else load_pair(pair)
+        trusted = load_valid(pair)
+        valid = None if trusted is None else torch.from_numpy(trusted)[None, None]
         for name, model in models.items():
             restored = model(rainy)
             if np.isnan(restored).any():  # a mean over the other images would hide it
                 raise ValueError(f"{pair.rainy}: {name} restores it to NaN; its weights are damaged, leave it out")
-            found = MEASURES[test.kind](*map(tensors.to_tensor, (restored, rainy, truth)))
+            found = MEASURES[test.kind](*map(tensors.to_tensor, (restored, rainy, truth)), valid)
             row = {"set": test.name, "kind": test.kind, "image": pair.rainy.name, "model": name}
             rows.append({**row, **{metric: float(value) for metric, value in found.items() if not value.isnan().any()}})
     return rows

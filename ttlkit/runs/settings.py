@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from ttlkit.method.starts import STARTS, STUDENT, start_of, teachers_of
 from ttlkit.runs.profiles import GUIDE, PROFILES, TASK_NAMES, total_steps
@@ -33,9 +33,14 @@ HELP = {
     "guidance": "weight of the guide in fine-tuning, 0: none; None: as the profile says",
     "blend": "share of the weights it started from that comes back after training; None: as the profile says",
     "peers": "folders with released weights to compare, PReNet's (*.pth) or ours (*.safetensors), or nothing",
+    "sets": "test: the sets to report with; val: those to choose recipes with",
     "run_names": "run folders below outputs/, separated by commas",
     "image": "a photograph of yours; nothing: a held-out one of the collection",
 }
+
+
+Sets = Literal["test", "val"]
+SUFFIX = {"test": "", "val": "val"}  # of the stages that measure
 
 
 def knob(default: Any = None, profile: str = "", least: float | None = None, most: float = float("inf")) -> Any:
@@ -147,11 +152,16 @@ class FineTuning(Training):
 @dataclass(frozen=True)
 class Evaluation(Settings):
     stage = "05_real_scene_evaluation"
-    reads = ("test", "real", "synthetic")
+    reads = ("test", "val", "real", "synthetic")
     names = ("peers",)
+    sets: Sets = knob("test")
     inits: str | None = knob(profile="inits")
     peers: str = knob("")
     images: int | None = knob(profile="test_images", least=1)
+
+    @property
+    def variant(self) -> str:
+        return SUFFIX[self.sets]
 
     def needs(self) -> list[str]:
         return [f"04_fine_tuning-{init}" for init in split_names(self.inits or "")]
@@ -162,10 +172,16 @@ class Ablation(Settings):
     """The table over the runs of a sweep; it belongs to no run, and its folder is that of the sweep."""
 
     stage = "06_ablation"
+    sets: Sets = knob("test")
     run_names: str = knob("")
 
+    @property
+    def variant(self) -> str:
+        return SUFFIX[self.sets]
+
     def needs(self) -> list[str]:
-        return [f"../{run}/05_real_scene_evaluation" for run in split_names(self.run_names)]
+        evaluation = "-".join(filter(None, (Evaluation.stage, self.variant)))
+        return [f"../{run}/{evaluation}" for run in split_names(self.run_names)]
 
 
 @dataclass(frozen=True)

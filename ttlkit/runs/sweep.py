@@ -32,9 +32,9 @@ def plan(name: str, seeds: Sequence[int], n_pairs: Sequence[int], **given: Any) 
 
 
 def table(name: str, runs: Sequence[Sequence[Sequence[StageRun]]], **given: Any) -> StageRun:
-    """The stage that reads all runs: outputs/<name>/06_ablation."""
+    """The stage that reads all runs: outputs/<name>/06_ablation, or -val."""
     names = [stages[0].run_folder.name for of_seed in runs for stages in of_seed]
-    takes = {k: v for k, v in given.items() if k in ("profile", "collection")}
+    takes = {k: v for k, v in given.items() if k in ("profile", "collection", "sets")}
     return StageRun(resolve(STAGES["06_ablation"], {**takes, "run": name, "run_names": ",".join(names)}))
 
 
