@@ -15,6 +15,7 @@ from filelock import FileLock
 # Set before numpy and torch are imported; the kernels and commands that tests start inherit all of it.
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as ttlkit does, but many a test imports torch before it
+sys.modules.setdefault("rfc3987_syntax", None)  # nbformat's checker of addresses builds grammars for 1.4 s
 UNDER_XDIST = "PYTEST_XDIST_WORKER" in os.environ
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1" if UNDER_XDIST else "2")  # `make test` has a worker for each of two cores

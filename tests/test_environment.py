@@ -3,6 +3,8 @@ that wait sleep; tests have no network.
 """
 
 import argparse
+import importlib
+import json
 import os
 import re
 import shutil
@@ -21,6 +23,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ttlkit import machine
 from ttlkit.cli import build_parser
 from ttlkit.runs.profiles import PROFILES
 from ttlkit.runs.settings import HELP, STAGES
@@ -351,3 +354,12 @@ def test_commands_that_tests_start_find_the_proxy_closed():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode != 0
     assert "refused" in done.stderr  # by the closed proxy; without it the name would not resolve
+
+
+def test_an_optional_package_can_be_left_out_of_an_import():
+    with machine.leaving_out("json"), pytest.raises(ImportError):
+        importlib.import_module("json")
+    assert sys.modules["json"] is json
+    with pytest.raises(RuntimeError), machine.leaving_out("no_such_package"):
+        raise RuntimeError
+    assert "no_such_package" not in sys.modules

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,6 +122,19 @@ def in_processes(
         yield from pool.map(work, jobs, chunksize=4)
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def leaving_out(package: str) -> Iterator[None]:
+    """Import others as if `package` were not installed: for an optional one that takes seconds."""
+    before = sys.modules.get(package)
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
+        if before:
+            sys.modules[package] = before
 
 
 def provenance() -> dict[str, Any]:

@@ -18,10 +18,12 @@ from xml.etree import ElementTree
 
 from ttlkit import files
 from ttlkit.lesson.figures import table
+from ttlkit.machine import leaving_out
 
 MISSING: str | None = None
 try:
-    import nbformat
+    with leaving_out("rfc3987_syntax"):  # of nbformat: takes over a second, and checks addresses that are not here
+        import nbformat
     import nh3
     from latex2mathml.converter import convert
     from markdown_it import MarkdownIt

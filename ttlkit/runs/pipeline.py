@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit import files
-from ttlkit.machine import home
+from ttlkit.machine import home, leaving_out
 from ttlkit.method.starts import STARTS, STUDENT
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
@@ -102,9 +102,10 @@ def run(
 
 
 def _execute(stage: StageRun, title: str, why: str) -> None:
-    import papermill
-    from jupyter_client.channels import HBChannel
-    from papermill.exceptions import PapermillExecutionError
+    with leaving_out("rfc3987_syntax"):  # nbformat's checker of addresses, which builds 39 grammars in 1.4 s
+        import papermill
+        from jupyter_client.channels import HBChannel
+        from papermill.exceptions import PapermillExecutionError
 
     HBChannel.join = _join_in_time  # type: ignore[assignment]
     source = code.notebook_path(stage.settings.stage)
