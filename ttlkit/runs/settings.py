@@ -32,7 +32,7 @@ HELP = {
     "learning_rate": "at its peak; None: as the profile says",
     "guidance": "weight of the guide in fine-tuning, 0: none; None: as the profile says",
     "blend": "share of the weights it started from that comes back after training; None: as the profile says",
-    "peers": "folders with released weights to compare, PReNet's (*.pth) or ours (*.safetensors), or nothing",
+    "peers": "folders with released weights to compare: ours, PReNet's, others through spandrel; or nothing",
     "sets": "test: the sets to report with; val: those to choose recipes with",
     "run_names": "run folders below outputs/, separated by commas",
     "image": "a photograph of yours; nothing: a held-out one of the collection",
