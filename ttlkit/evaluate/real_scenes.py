@@ -127,7 +127,7 @@ def closing(inputs: Values, outputs: Mapping[str, Values], clean: Values, seed: 
 
 
 def _interval(key: str, values: np.ndarray, drawn: np.ndarray) -> Row:
-    """The mean of values and its 95 % interval from bootstrap rounds, bias-corrected: Efron, J. Am. Stat. Assoc. 82, 1987.
+    """The mean of values, and a 95 % interval from bootstrap rounds, bias-corrected: Efron, JASA 82, 1987.
 
     A sample that holds some photographs twice lies farther from any other set, so the plain percentiles are too high.
     """
