@@ -3,7 +3,7 @@
 Ours. Neither number is a proof: they ask what one would look for in the pictures, of every photograph alike.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ SPLITS, ROUNDS = 100, 500  # random halves of the rain-free photographs; rounds 
 RAIN_FREE = "rain-free photographs"  # the row that says how far rain-free photographs are from others
 BLURRED = "blurred input"  # the row of a control
 ABOUT_RAIN = tuple(name for name in features.NAMES if name not in features.CAMERA)
-WHERE = {"change_inside": "rain", "change_outside": "no rain"}  # as the recogniser sees it
+WHERE = {"change_inside": "the recogniser sees rain", "change_outside": "it sees none"}
 COLUMNS = {
     "model": "model", "distance": "distance from rain-free photographs", "closed": "share of the gap that it closes",
     "change_inside": "change where the recogniser sees rain, 255ths", "change_outside": "where it sees none, 255ths",
@@ -173,7 +173,7 @@ def as_table(summary: Sequence[Row]) -> list[Row]:
     return [{"model": row["model"], **{key: cell(row, key) for key in list(COLUMNS)[1:]}} for row in summary]
 
 
-def in_words(summary: Sequence[Row], label: Callable[[str], str] = str) -> list[str]:
+def in_words(summary: Sequence[Row]) -> list[str]:
     """One sentence a restorer: what it closes, whether that is more than chance, and what it changes where."""
     sentences = []
     for row in summary:
@@ -186,7 +186,7 @@ def in_words(summary: Sequence[Row], label: Callable[[str], str] = str) -> list[
             sure = "closer" if low > 0 else "farther away" if high < 0 else "not shown to be closer or farther away"
             text = f"{row['closed']:.0%} of the gap [{low:.0%}, {high:.0%}]: {sure}"
         if all(where in row for where in WHERE):
-            where = [f"{row[name]:.1f} where the recogniser sees {what}" for name, what in WHERE.items()]
-            text += f"; it changes {' and '.join(where)}, of 255"
+            where = [f"{row[name]:.1f} where {what}" for name, what in WHERE.items()]
+            text += f"; mean change {' and '.join(where)}, of 255"
         sentences.append(f"{row['model']}: {text}")
     return sentences
