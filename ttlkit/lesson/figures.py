@@ -205,8 +205,11 @@ def plot_real_scenes(rows: Sequence[dict], title: str | None = None) -> Figure:
     axes[0].set_xlabel("share of the gap closed; 0: the input, 1: rain-free photographs")
     axes[0].set_yticks(range(len(names)), names)
     axes[0].set_ylim(-0.5, max(0.5, len(names) - 0.5))
+    if all(row.get("closed") is None for row in known):
+        axes[0].set_xlim(-0.2, 1.2)
+        axes[0].text(0.5, 0.5, "no gap to close beyond chance", ha="center", va="center", transform=axes[0].transAxes)
     if both:
-        axes[1].set(yticks=[], ylim=axes[0].get_ylim(), xlabel="mean change where …, of 255")
+        axes[1].set(yticks=[], ylim=axes[0].get_ylim(), xlabel="mean change where …, of 255", xlim=(0, None))
         for i, (marker, label) in enumerate(changes.values()):
             axes[1].plot([], [], marker, color=BLACK, markerfacecolor="white" if i else BLACK, label=label)
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
