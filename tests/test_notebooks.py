@@ -131,6 +131,9 @@ def test_the_chain_makes_what_it_promises(chain):
     assert table in printed and "report.html" in printed and "SIMULATED" in table
     for word in ("input", "scratch", "student", "photoshop", "physical", "psnr_y", "ssim_y", "change_inside"):
         assert word in table
+    assert "real rain" in table and (run / "05_real_scene_evaluation/real_scenes.csv").stat().st_size > 1000
+    assert {"real_scenes.png", "vote.png"} <= {p.name for p in (run / "05_real_scene_evaluation/figures").iterdir()}
+    assert not (run / "05_real_scene_evaluation/votes.csv").exists()
     page = (run / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?https?:""", page)
     assert all(f"({stage})" in page for stage in results(home))

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from ttlkit import files
+from ttlkit.evaluate import votes
 from ttlkit.runs import stages
-from ttlkit.runs.settings import Distillation, FineTuning, Gap, resolve
+from ttlkit.runs.settings import Distillation, Evaluation, FineTuning, Gap, TeacherPretraining, resolve
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
 
@@ -47,6 +48,30 @@ def test_a_stage_is_not_done_when_a_file_that_it_made_is_gone(home, collection):
     first.finish()
     (first.folder / "distances.json").unlink()
     assert not gap(collection).is_done()
+
+
+def test_votes_are_no_result_and_survive_a_rerun(home, collection):
+    first = gap(collection).begin()
+    path = first.folder / stages.VOTES
+    votes.save_vote(path, votes.Question("a.png", "input", "student"), "left")
+    first.finish()
+    votes.save_vote(path, votes.Question("b.png", "input", "student"), "right")
+    assert gap(collection).is_done() and stages.VOTES not in first.done()["files"]
+    gap(collection).begin().finish()
+    assert [vote["vote"] for vote in votes.load_votes(path)] == ["left", "right"]
+
+
+def test_what_a_stage_only_uses_may_be_missing_but_counts(home, collection):
+    (collection / "test/set/rainy").mkdir(parents=True)
+    scenes = StageRun(resolve(Evaluation, {"profile": "smoke", "collection": str(collection), "inits": ""}))
+    scenes.begin().finish()
+    given = {"profile": "smoke", "collection": str(collection), "task": "recognition"}
+    teacher = StageRun(resolve(TeacherPretraining, given)).begin(writes=False)
+    (teacher.folder / "teacher.safetensors").parent.mkdir(parents=True)
+    (teacher.folder / "teacher.safetensors").write_bytes(b"x")
+    assert scenes.is_done()
+    teacher.finish()
+    assert scenes.stale() == "02_teacher_pretraining-recognition has been made again"
 
 
 def test_parts_that_a_stage_does_not_read_do_not_make_it_stale(home, collection):

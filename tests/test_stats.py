@@ -219,3 +219,11 @@ def test_ten_thousand_images_stay_in_memory():
     assert tracemalloc.get_traced_memory()[1] < 400e6
     tracemalloc.stop()
     assert row["p_value"] == pytest.approx(1 / 301)
+
+
+def test_a_resampled_distance_is_that_of_the_sample():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=9), rng.normal(1, 2, 13)
+    counts = [rng.multinomial(len(v), np.full(len(v), 1 / len(v)), 5) for v in (x, y)]
+    wanted = [stats.distance(np.repeat(x, a), np.repeat(y, b)) for a, b in zip(*counts, strict=True)]
+    np.testing.assert_allclose(stats.resampled(x, y, *counts), wanted)

@@ -11,7 +11,7 @@ from ttlkit.evaluate import scores
 from ttlkit.lesson import figures
 from ttlkit.runs import code, sweep
 from ttlkit.runs.settings import Distillation, TeacherPretraining, resolve
-from ttlkit.runs.stages import StageRun
+from ttlkit.runs.stages import VOTES, StageRun
 from ttlkit.words import SettingsError
 
 
@@ -55,6 +55,16 @@ def test_a_stage_is_taken_from_another_run_only_with_the_same_inputs(home):
     assert not sweep.take_finished(other_seed, [done.run_folder]) and not other_seed.folder.exists()
     distilled = StageRun(resolve(Distillation, {"profile": "smoke", "run": "b"}))
     assert not sweep.take_finished(distilled, [done.run_folder])
+
+
+def test_votes_of_one_run_are_never_copied_into_another(home):
+    done = finished("a")
+    same = StageRun(resolve(TeacherPretraining, {"profile": "smoke", "run": "b"}))
+    for stage, vote in ((done, "theirs"), (same, "own")):
+        stage.folder.mkdir(parents=True, exist_ok=True)
+        (stage.folder / VOTES).write_text(vote)
+    assert sweep.take_finished(same, [done.run_folder])
+    assert (same.folder / VOTES).read_text() == "own"
 
 
 def test_a_copy_that_was_cut_short_is_made_again(home):

@@ -167,7 +167,7 @@ def torch_engine(model: nn.Module, precision: str = "no") -> Engine:
         with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             return model(tensor).float().clamp(0, 1).cpu().numpy()
 
-    radius = UNet.radius if isinstance(model, Derainer) else None
+    radius = UNet.radius if isinstance(model, Derainer) else getattr(model, "radius", None)
     return Engine(run, radius, UNet.multiple, (torch.cuda.OutOfMemoryError,))
 
 

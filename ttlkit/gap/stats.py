@@ -51,6 +51,15 @@ def distance(x: np.ndarray, y: np.ndarray) -> float:
     return float(_apart(values, first, ~first))
 
 
+def resampled(x: np.ndarray, y: np.ndarray, x_counts: np.ndarray, y_counts: np.ndarray) -> np.ndarray:
+    """`distance` (rounds,) of samples drawn from x (n,) and y (m,); *_counts: how often each is in it, (rounds, n)."""
+    both = np.concatenate([x, y]).astype(np.float64)
+    order = np.argsort(both, kind="stable")
+    blank_x, blank_y = np.zeros_like(y_counts), np.zeros_like(x_counts)
+    first, second = np.hstack([x_counts, blank_x])[:, order], np.hstack([blank_y, y_counts])[:, order]
+    return _apart(both[order], first, second)
+
+
 def closeness(sets: Mapping[str, Values], reference: Values) -> list[Row]:
     """How far each measured set is from `reference`: the Wasserstein distance of `compare`, smaller is closer.
 

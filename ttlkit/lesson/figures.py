@@ -180,6 +180,42 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
     return figure
 
 
+def plot_real_scenes(rows: Sequence[dict], title: str | None = None) -> Figure:
+    """Each restorer on real rain: the share of the gap that it closes, and what it changes with rain and without.
+
+    Rows of `real_scenes.summarise`. The second panel is left out where nothing is known of changes.
+    """
+    changes = {"change_inside": ("o", "the recogniser sees rain"), "change_outside": ("s", "it sees none")}
+    known = [row for row in rows if row.get("closed") is not None or any(key in row for key in changes)]
+    tint = {name: colour for name, colour in colours(row["model"] for row in known).items() if colour != GREY}
+    names = list(tint)[::-1]
+    both = any(key in row for row in known for key in changes)
+    figure, axes = panels(12.5 if both else 6.5, 1.5 + 0.4 * len(names), title, 1 + both, "x")
+    for row in (row for row in known if row["model"] in names):
+        y = names.index(row["model"])
+        drawn = [(axes[0], "closed", "o", 0.0)]
+        drawn += [(axes[-1], key, marker, 0.12 - 0.24 * i) for i, (key, (marker, _)) in enumerate(changes.items())]
+        for ax, key, marker, lift in drawn:
+            if row.get(key) is not None:
+                ax.hlines(y + lift, row[f"{key}_low"], row[f"{key}_high"], color=tint[row["model"]], linewidth=2)
+                face = tint[row["model"]] if key != "change_outside" else "white"
+                ax.plot(row[key], y + lift, marker, color=tint[row["model"]], markerfacecolor=face)
+    axes[0].axvline(0, color=GREY, linestyle="--")
+    axes[0].axvline(1, color=GREEN, linestyle="--")
+    axes[0].set_xlabel("share of the gap closed; 0: the input, 1: rain-free photographs")
+    axes[0].set_yticks(range(len(names)), names)
+    axes[0].set_ylim(-0.5, max(0.5, len(names) - 0.5))
+    if all(row.get("closed") is None for row in known):
+        axes[0].set_xlim(-0.2, 1.2)
+        axes[0].text(0.5, 0.5, "no gap to close beyond chance", ha="center", va="center", transform=axes[0].transAxes)
+    if both:
+        axes[1].set(yticks=[], ylim=axes[0].get_ylim(), xlabel="mean change where …, of 255", xlim=(0, None))
+        for i, (marker, label) in enumerate(changes.values()):
+            axes[1].plot([], [], marker, color=BLACK, markerfacecolor="white" if i else BLACK, label=label)
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    return figure
+
+
 def _cell(value, digits: int) -> str:
     if isinstance(value, (bool, np.bool_)):
         return "yes" if value else "no"

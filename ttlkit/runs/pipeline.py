@@ -72,7 +72,7 @@ def outlook(stages: Sequence[StageRun], accept_code: bool = False) -> dict[str, 
     """
     found: dict[str, str] = {}
     for stage in stages:
-        before = [name for name in stage.settings.needs() if name in found]
+        before = [name for name in (*stage.settings.needs(), *stage.settings.uses()) if name in found]
         reason = stage.stale(accept_code) or (f"{', '.join(before)} will run again" if before else "")
         if reason:
             found[stage.name] = reason

@@ -32,14 +32,16 @@ HELP = {
     "learning_rate": "at its peak; None: as the profile says",
     "guidance": "weight of the guide in fine-tuning, 0: none; None: as the profile says",
     "blend": "share of the weights it started from that comes back after training; None: as the profile says",
-    "peers": "folders with released weights to compare, PReNet's (*.pth) or ours (*.safetensors), or nothing",
+    "peers": "folders with released weights to compare: ours, PReNet's, others through spandrel; or nothing",
     "sets": "test: the sets to report with; val: those to choose recipes with",
+    "real": "held-out: judge by the real photographs that no stage trains on; all: by the others too",
     "run_names": "run folders below outputs/, separated by commas",
     "image": "a photograph of yours; nothing: a held-out one of the collection",
 }
 
 
 Sets = Literal["test", "val"]
+Real = Literal["held-out", "all"]
 SUFFIX = {"test": "", "val": "val"}  # of the stages that measure
 
 
@@ -67,6 +69,10 @@ class Settings:
 
     def needs(self) -> list[str]:
         """Stage folders that must be finished before this one starts."""
+        return []
+
+    def uses(self) -> list[str]:
+        """Stage folders that it takes something from where they are finished."""
         return []
 
 
@@ -158,6 +164,7 @@ class Evaluation(Settings):
     inits: str | None = knob(profile="inits")
     peers: str = knob("")
     images: int | None = knob(profile="test_images", least=1)
+    real: Real = knob("held-out")
 
     @property
     def variant(self) -> str:
@@ -165,6 +172,9 @@ class Evaluation(Settings):
 
     def needs(self) -> list[str]:
         return [f"04_fine_tuning-{init}" for init in split_names(self.inits or "")]
+
+    def uses(self) -> list[str]:
+        return teacher_stages(["recognition"])
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from ttlkit.words import SettingsError, split_names
 
 T = TypeVar("T")
 DONE, HALF = "DONE.json", ".finished.json"  # HALF: the notebook has ended, but is not written yet
+VOTES = "votes.csv"  # what a person gave, not the stage: no result of it, never removed
 UNDER_PIPELINE = "TTLKIT_STAGE"  # set for a kernel by the pipeline: the folder of the stage that it runs
 ELSEWHERE = ("run", "collection", "workers")  # settings that say where and with how many hands, not what
 
@@ -58,7 +59,7 @@ class StageRun:
             "settings": {k: v for k, v in given.items() if k not in (*ELSEWHERE, *self.settings.names)},
             "images": {**read, "simulated": (self.collection / "SIMULATED.txt").exists()},
             "files": {name: named_files(given[name], name == "peers") for name in self.settings.names},
-            "earlier stages": {name: self._handed_on(name) for name in self.settings.needs()},
+            "earlier stages": {name: self._handed_on(name) for name in (*self.settings.needs(), *self.settings.uses())},
             "precision": machine.precision(),
             "code": code.of_notebook(self.settings.stage),
             "notebook": code.notebook_hash(self.settings.stage),
@@ -211,7 +212,7 @@ class StageRun:
             name: files.sha256(path)
             for name, path in sorted(made.items())
             if not name.startswith(".") and "/." not in name and path.stat().st_mtime > self.began - 2
-            if name not in (DONE, "checkpoint.pt") and (name != "notebook.ipynb" or self._under_pipeline())
+            if name not in (DONE, VOTES, "checkpoint.pt") and (name != "notebook.ipynb" or self._under_pipeline())
         }
         files.write_json(self.folder / DONE, {**facts, "checksum": files.sha256_of(facts)})
         files.remove(self.folder / HALF)

@@ -10,7 +10,7 @@ from ttlkit import files
 from ttlkit.machine import home
 from ttlkit.runs import pipeline
 from ttlkit.runs.settings import STAGES, resolve
-from ttlkit.runs.stages import StageRun, read_done
+from ttlkit.runs.stages import VOTES, StageRun, read_done
 from ttlkit.words import SettingsError
 
 
@@ -53,7 +53,9 @@ def take_finished(stage: StageRun, others: Sequence[Path]) -> bool:
             continue
         with files.whole(stage.folder) as partial:
             try:
-                shutil.copytree(folder / stage.name, partial)
+                shutil.copytree(folder / stage.name, partial, ignore=shutil.ignore_patterns(VOTES))
+                if (stage.folder / VOTES).exists():
+                    shutil.copy2(stage.folder / VOTES, partial)
             except shutil.Error as error:  # holds a list of what failed
                 raise SettingsError(
                     f"{stage.folder}: cannot be copied here ({error.args[0][0][2]}); free space"
