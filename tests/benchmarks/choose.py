@@ -1,21 +1,22 @@
-"""Recipes side by side on what they are chosen on: the sets of val/ and the dry photographs; never on test/.
+"""Restorers side by side on val/ and the dry photographs, where recipes are chosen; or, once, on test/.
 
     .venv/bin/python tests/benchmarks/choose.py COLLECTION WEIGHTS [WEIGHTS ...] [--images 12] [--sets val]
 
-PSNR (RGB, rounded, valid pixels alone), mean over images; WEIGHTS: .safetensors of restorers, or PReNet's .pth.
+PSNR (RGB, rounded, valid pixels alone), mean over images, with half a 95 % bootstrap interval; then the gain over the
+input on the same images. WEIGHTS: .safetensors of restorers, or PReNet's .pth, which see no dry photographs (slow).
 """
 
 import argparse
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from ttlkit import machine
 from ttlkit.apply import restore
 from ttlkit.data import collections
 from ttlkit.evaluate import baselines, scores
+from ttlkit.lesson import figures
 
 
 def main() -> None:
@@ -37,9 +38,11 @@ def main() -> None:
     dry = [case for case in work if case[0].kind == "dry"]
     own = {name: restorer for name, restorer in restorers.items() if not name.startswith("prenet")}
     rows = scores.score(restorers, paired) + scores.score(own, dry)
-    table = pd.DataFrame(rows)
-    table["psnr"] = table["psnr_rgb"].fillna(table["psnr_dry"])
-    print(table.pivot_table("psnr", "model", "set", sort=False).round(2).to_string())
+    summary = scores.summarise(rows)
+    for metric in ("psnr_rgb", "psnr_dry"):
+        print(figures.markdown_table(scores.pivot(summary, metric)), end="\n\n")
+    gains = [row for name in list(restorers)[1:] for row in scores.differences(rows, name, scores.UNTOUCHED)]
+    print(figures.markdown_table(gains))
 
 
 if __name__ == "__main__":
