@@ -16,6 +16,7 @@ from ttlkit.words import SettingsError
 STUDENTS = ({}, {"tasks": "recognition,deblur", "guide": ""})
 SEMI = ("mixture", "gaussian-process", "mean-teacher")
 STATEFUL = (*SEMI, "paper-head-first", "paper-near", "paper-low-rank")
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA")])
 
 
 class Killed(Exception):
@@ -307,12 +308,13 @@ def test_the_teacher_is_the_average_of_the_students():
     assert not any(weight.requires_grad for weight in learner.teacher.parameters())
 
 
+@pytest.mark.parametrize("device", ["cpu", GPU])
 @pytest.mark.parametrize("way", recipes.WAYS)
-def test_every_way_takes_a_step_in_half_precision(way):
+def test_every_way_takes_a_step_in_half_precision(way, device):
     model, step = recipes.WAYS[way](restorer(), 4)
-    batch = {**pair(), "photograph": images(2, 2)}
-    with torch.autocast("cpu", torch.bfloat16):
-        loss, logs = step(model.train(), batch)
+    batch = {name: value.to(device) for name, value in {**pair(), "photograph": images(2, 2)}.items()}
+    with torch.autocast(device, torch.bfloat16):
+        loss, logs = step(model.to(device).train(), batch)
     loss.mean().backward()
     assert loss.shape == (2,) and loss.dtype == torch.float32 and loss.isfinite().all()
     assert all(value.isfinite().all() for value in logs.values())
