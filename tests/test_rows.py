@@ -283,13 +283,26 @@ def test_the_process_is_the_textbooks():
 
 
 def test_the_memory_holds_the_last_labelled_features():
+    """Two crops of 2 by 2 places at the coarsest level, then two more before them."""
     learner = semi_supervised.GaussianProcess(restorer())
     learner(images(2), images(2, 1), images(2, 2))
     learner(images(2, 3), images(2, 4), images(2, 5))
     with torch.no_grad():
-        features = learner.student.backbone(torch.cat([images(2, 3), images(2)]))[3].mean((2, 3))
-    torch.testing.assert_close(learner.memory[:4], features)
-    assert learner.memory[4:].count_nonzero() == 0
+        features = learner.student.backbone(torch.cat([images(2, 3), images(2)]))[3]
+    torch.testing.assert_close(learner.memory[:16], features.permute(0, 2, 3, 1).reshape(16, 64))
+    assert learner.memory[16:].count_nonzero() == 0
+
+
+def test_a_photograph_that_was_a_pair_is_where_the_process_expects_it():
+    torch.manual_seed(0)
+    learner = semi_supervised.GaussianProcess(restorer())
+    learner(images(8), images(8, 1), images(8, 2))
+    _, near, sure = learner.eval()(images(8), images(8, 1), images(8))
+    _, far, unsure = learner(images(8), images(8, 1), 0.2 * images(8, 2))
+    assert near.shape == sure.shape == (8, 4) and near.mean() < 0.02 < far.mean() and sure.mean() < unsure.mean()
+    found = semi_supervised.directions(learner.memory[:32], learner.memory)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(32))
+    assert semi_supervised.directions(learner.memory, learner.memory)[32:].count_nonzero() == 0
 
 
 def test_the_teacher_is_the_average_of_the_students():

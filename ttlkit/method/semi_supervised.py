@@ -28,7 +28,7 @@ LEAST_VARIANCE = 1e-6  # as in their code
 LIKELIHOOD, SMOOTHNESS, LIKENESS = 0.01, 0.05, 0.001  # weights: real rain's likelihood, variation, synthetic rain
 
 # Gaussian process: as in the code of Yasarla et al., but for the memory, where they keep every labelled image.
-REMEMBERED, NEAREST, NOISE = 256, 16, 0.01  # labelled crops; of them used for each label; variance of a feature's noise
+REMEMBERED, NEAREST, NOISE = 1024, 16, 0.01  # labelled features; of them used for a label; variance of their noise
 PROCESS, UNCERTAINTY = 0.015, 0.33  # weight of the whole term; in it, of the logarithm of the variance
 
 # Mean teacher
@@ -54,7 +54,7 @@ def gaussian_process_step(learner: nn.Module, batch: Batch) -> tuple[Tensor, Bat
     Yasarla, Sindagi, Patel, Syn2Real transfer learning for image deraining using Gaussian processes, CVPR 2020.
     """
     pairs, distance, variance = learner(batch["rainy"], batch["clean"], batch["photograph"])
-    term = distance / variance + UNCERTAINTY * variance.log()
+    term = (distance / variance + UNCERTAINTY * variance.log()).mean(dim=1)
     return pairs + PROCESS * term, {"pairs": pairs, "distance": distance, "variance": variance}
 
 
@@ -147,10 +147,20 @@ def process(feature: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
     return expected, variance.clamp(min=NOISE / 10)
 
 
+def directions(features: Tensor, memory: Tensor) -> Tensor:
+    """Features (N, C) as unit vectors from the mean of the memory, whose rows of zeros are not filled yet; float32.
+
+    Ours: from zero nearly all point the same way, and a network could make all distances small by small features.
+    """
+    mean = memory.sum(0) / memory.any(dim=1).sum().clamp(min=1)
+    return F.normalize(features.float() - mean) * features.any(dim=1, keepdim=True)
+
+
 class GaussianProcess(nn.Module):
     """The student and a memory of what its encoder made of the last labelled crops, `memory` (REMEMBERED, 8·width).
 
-    A feature is the coarsest level of the backbone, averaged over the crop. Yasarla et al. keep its places.
+    A feature is one place of the coarsest level of the backbone (ours; Yasarla et al. take all places at once, which
+    ties the memory to the size of a crop).
     """
 
     memory: Tensor
@@ -161,15 +171,17 @@ class GaussianProcess(nn.Module):
         self.register_buffer("memory", torch.zeros(REMEMBERED, max(student.backbone.channels)))
 
     def forward(self, rainy: Tensor, clean: Tensor, real: Tensor) -> tuple[Tensor, ...]:
-        """Loss of pairs; of real photographs, squared distance of feature and label, and the label's variance: (B,)."""
+        """Loss of pairs (B,); at P places of a photograph, feature to label squared and the label's variance (B, P)."""
         levels = self.student.backbone(pad_to_multiple(torch.cat([rainy, real]), UNet.multiple))
         coarsest = levels[self.student.backbone.channels.index(max(self.student.backbone.channels))]
-        known, unknown = coarsest.float().mean(dim=(2, 3)).split(len(rainy))
+        known, unknown = (part.flatten(2).mT.flatten(0, 1) for part in coarsest.float().split(len(rainy)))
         if self.training:
             self.memory.copy_(torch.cat([known.detach(), self.memory])[:REMEMBERED])
-        expected, variance = process(unknown, self.memory)
+        found = directions(unknown, self.memory)
+        expected, variance = process(found, directions(self.memory, self.memory))
+        distance = (found - expected).square().sum(1)
         restored = self.student.restore(rainy, levels[-1][: len(rainy)])
-        return losses.restoration(restored, clean), (unknown - expected).square().mean(1), variance
+        return losses.restoration(restored, clean), distance.view(len(real), -1), variance.view(len(real), -1)
 
     def plain(self) -> Any:
         return self.student
