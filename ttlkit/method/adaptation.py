@@ -80,13 +80,14 @@ WAYS: dict[str, Way] = {
 
 
 class HeadFirst(nn.Module):
-    """A restorer whose backbone gets no gradient in its first `alone` training steps; (B, 3, H, W) to the same shape.
+    """A restorer whose backbone gets a gradient of zero in its first `alone` steps; (B, 3, H, W) to the same shape.
 
-    The count of steps is a buffer, so that a checkpoint holds it.
+    Zero and not none, since processes that share a batch wait for every gradient. AdamW then leaves the backbone alone
+    but for its weight decay, here less than 1e-6 of a weight a step. The count of steps is a buffer, so that a
+    checkpoint holds it.
     """
 
     done: Tensor
-    rests = True  # some weights get no gradient in some steps: processes must not wait for it
 
     def __init__(self, restorer: Any, alone: int):
         super().__init__()
@@ -96,7 +97,7 @@ class HeadFirst(nn.Module):
     def forward(self, rainy: Tensor) -> Tensor:
         features = self.restorer.backbone(pad_to_multiple(rainy, UNet.multiple))[-1]
         if self.training:
-            features = features.detach() if int(self.done) < self.alone else features
+            features = features.detach() + 0 * features if int(self.done) < self.alone else features
             self.done += 1
         return self.restorer.restore(rainy, features)
 

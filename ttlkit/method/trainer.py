@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 
@@ -79,9 +79,7 @@ class Trainer:
         self.objective, self.samples, self.folder, self.key = objective, samples, Path(folder), key
         self.steps, self.batch, self.peak, self.seed = steps, batch, learning_rate, seed
         self.workers, self.log_every, self.checkpoint_seconds = workers, log_every, checkpoint_seconds
-        rests = DistributedDataParallelKwargs(find_unused_parameters=getattr(model, "rests", False))
-        cpu = machine.device() == "cpu"
-        self.accelerator = Accelerator(mixed_precision=machine.precision(), cpu=cpu, kwargs_handlers=[rests])
+        self.accelerator = Accelerator(mixed_precision=machine.precision(), cpu=machine.device() == "cpu")
         self.plain = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         options: dict[str, Any] = {"lr": learning_rate, "betas": (0.9, 0.99), "weight_decay": 1e-4}
         optimizer = torch.optim.AdamW(model.parameters(), **options, fused=True)  # one pass over memory, not twelve
