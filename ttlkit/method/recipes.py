@@ -1,30 +1,43 @@
 """What each stage trains: network, objective and samples. A recipe receives teachers, start and collection.
 
 Paper: the three stages, and that teachers and distillation see real photographs, fine-tuning few synthetic pairs.
-Ours: photographs beside the pairs for the guide, and `rendered` rain in a share of the samples.
+Ours: photographs beside the pairs for the guide, and `rendered` rain in a share of the samples. WAYS: other ways to
+fine-tune, each with its reference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from ttlkit.data import samples
-from ttlkit.data.collections import Collection
-from ttlkit.method import objectives
+from ttlkit.data.collections import Collection, Pair
+from ttlkit.method import adaptation, objectives, semi_supervised
 from ttlkit.method.connected_tasks import TASKS, Task
 from ttlkit.method.networks import Derainer, Distiller, Restorer
 from ttlkit.words import check_name
 
+WAYS = {**adaptation.WAYS, **semi_supervised.WAYS}
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """`objective(model, batch)` trains `model` on `samples`; frozen `teachers` help; `held_out` is never seen."""
+    """`objective(model, batch)` trains `model` on `samples`; frozen `teachers` help; `held_out` is never seen.
+
+    `start`: the weights of a restorer before its fine-tuning. What it is afterwards, says `restorer`.
+    """
 
     model: Any
     objective: objectives.Step
     samples: Any
     teachers: Mapping[str, Any] = field(default_factory=dict)
     held_out: Any = None
+    start: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def restorer(self) -> Derainer:
+        """After fine-tuning: the plain network to save, out of what was trained."""
+        return adaptation.plain(self.model)
 
 
 def teacher_pretraining(task: Task, collection: Collection, *, width: int, patch: int, seed: int) -> Recipe:
@@ -64,25 +77,30 @@ def fine_tuning(
     guide: Any,
     collection: Collection,
     *,
-    n_pairs: int,
+    pairs: Sequence[Pair],
     guidance: float,
     rendered: float,
     patch: int,
     seed: int,
+    steps: int = 0,
+    way: str = "",
+    unlabelled: bool = False,
 ) -> Recipe:
-    """A restorer, wherever it starts from, learns to derain from `n_pairs` synthetic pairs.
+    """A restorer, wherever it starts from, learns to derain from synthetic pairs.
 
     `guide`: a frozen teacher that keeps it from forgetting, with the weight `guidance`, or None. `rendered`: the share
-    of samples that are rain drawn on photographs (as the task `streaks` does) instead of pairs.
+    of samples that are rain drawn on photographs (as the task `streaks` does) instead of pairs. `way`: an entry of
+    WAYS, which knows the number of `steps` and no guide; `unlabelled`: real rainy photographs for it beside the pairs.
     """
 
     def crops(found: Mapping[str, Any], make: samples.Make) -> samples.Photographs:
         return samples.Photographs(found, make, patch, seed, collection.streaks)
 
-    pairs = collection.few_pairs(n_pairs, seed)
     scenes = [*collection.real("clean"), *(pair.truth for pair in pairs)]
-    seen = crops({kind: collection.real(kind) for kind in ("rainy", "clean")}, samples.as_it_is) if guide else None
+    kinds = ("rainy",) if unlabelled else ("rainy", "clean") if guide else ()
+    seen = crops({kind: collection.real(kind) for kind in kinds}, samples.as_it_is) if kinds else None
     drawn = crops({"clean": scenes}, TASKS["streaks"].sample) if rendered else None
     mixed = samples.Guided(samples.Pairs(pairs, patch, seed), seen, drawn, rendered)
-    objective = objectives.restoration_step(guide, guidance)
-    return Recipe(restorer, objective, mixed, {"guide": guide} if guide else {})
+    start = {name: weight.clone() for name, weight in restorer.state_dict().items()}
+    model, step = WAYS[way](restorer, steps) if way else (restorer, objectives.restoration_step(guide, guidance))
+    return Recipe(model, step, mixed, {"guide": guide} if guide else {}, start=start)

@@ -14,7 +14,7 @@ from typing import Any
 
 from ttlkit import files
 from ttlkit.machine import home, leaving_out
-from ttlkit.method.starts import STARTS, STUDENT
+from ttlkit.method.starts import STARTS, STUDENT, start_of
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
@@ -54,10 +54,16 @@ def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list
     inits = split_names(evaluation.settings.inits)
     for init in inits:
         check_name(init, [*STARTS, *split_names(tasks)], f"entry of {FineTuning.stage}'s inits")
+    students = list(dict.fromkeys(start.tasks for start in map(start_of, inits) if start.tasks))
+    own = [stage("03_distillation", tasks=names, guide="") for names in students]
+    distillations = {found.name: found for found in (stage("03_distillation"), *own)}  # the run's may be one of them
     return [
         stage("01_gap_statistics", images=None),  # `images` of a run: those of its test sets
-        *(stage("02_teacher_pretraining", task=task) for task in split_names(tasks)),
-        stage("03_distillation"),
+        *(
+            stage("02_teacher_pretraining", task=task)
+            for task in dict.fromkeys(split_names(",".join([tasks, *students])))
+        ),
+        *distillations.values(),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
         *([stage("00_start_here")] if start_here and STUDENT in inits else []),

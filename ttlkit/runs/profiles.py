@@ -91,8 +91,11 @@ PROFILES = {
         teacher_width=16,
         n_pairs=50,
         fine_tuning_rate=5e-4,
-        inits=f"scratch,scratch-total,{TASK_NAMES},all,unguided,student",
+        rendered=0.85,
+        inits="scratch,scratch-total,scratch-rendered,all-pairs,paper,paper-frozen,paper-head-first,paper-near,"
+        "paper-low-rank,mixture,gaussian-process,mean-teacher,no-streaks,unguided,no-rendered,student",
         test_images=12,
+        workers=0,
     ),
     "release": replace(
         POCKET,

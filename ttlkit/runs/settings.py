@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ttlkit.method.starts import STARTS, STUDENT, start_of, teachers_of
+from ttlkit.method.starts import STARTS, STUDENT, start_of, student_variant, teachers_of
 from ttlkit.runs.profiles import GUIDE, PROFILES, TASK_NAMES, total_steps
 from ttlkit.words import SettingsError, check_name, split_names
 
@@ -117,6 +117,10 @@ class Distillation(Training):
     steps: int | None = knob(profile="distillation_steps", least=1)
     width: int | None = knob(profile="student_width", least=8, most=1024)
 
+    @property
+    def variant(self) -> str:
+        return student_variant(split_names(self.tasks), self.guide)
+
     def needs(self) -> list[str]:
         return teacher_stages(split_names(self.tasks))
 
@@ -143,15 +147,23 @@ class FineTuning(Training):
     @property
     def guided(self) -> bool:
         """Whether the guide looks after what it starts from."""
-        return bool(self.guide and self.guidance) and start_of(self.init, self.guide).guided
+        return bool(self.guide and self.guidance)
 
     @property
     def teachers(self) -> list[str]:
         """The tasks whose teachers it starts from."""
         return teachers_of(self.init, split_names(self.tasks))
 
+    @property
+    def student(self) -> str:
+        """The stage that distils the student it starts from; '' where it starts from none."""
+        start = start_of(self.init)
+        tasks, guide = (start.tasks, "") if start.tasks else (self.tasks, self.guide)
+        variant = student_variant(split_names(tasks), guide)
+        return "-".join(filter(None, (Distillation.stage, variant))) if start.student else ""
+
     def needs(self) -> list[str]:
-        student = ["03_distillation"] if start_of(self.init).student else []
+        student = [self.student] if self.student else []
         return student + teacher_stages([*self.teachers, *([self.guide] if self.guided else [])])
 
 
@@ -215,6 +227,18 @@ def teacher_stages(tasks: Iterable[str]) -> list[str]:
     return [f"{TeacherPretraining.stage}-{task}" for task in dict.fromkeys(tasks)]
 
 
+def how_to_make(stage: str) -> str:
+    """The notebook of a stage's folder and what to give it: 02_teacher_pretraining.ipynb with task = 'deblur'."""
+    notebook, _, variant = stage.rpartition("/")[2].partition("-")
+    given = {
+        TeacherPretraining.stage: f"task = '{variant}'",
+        Distillation.stage: f"tasks = '{variant.replace('+', ',')}' and guide = ''",
+        FineTuning.stage: f"init = '{variant}'",
+        Evaluation.stage: f"sets = '{variant}'",
+    }.get(notebook)
+    return f"{notebook}.ipynb" + (f" with {given}" if variant and given else "")
+
+
 def split_numbers(text: str) -> list[int]:
     """'1, 2' to [1, 2]; SettingsError for anything else."""
     try:
@@ -241,8 +265,12 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
         if least is not None and not least <= values[name] <= most:  # written so that NaN fails too
             wanted = f"at least {least}" + (f" and at most {most}" if most < float("inf") else "")
             raise SettingsError(f"{name} = {values[name]}: {kind.stage or 'a run'} needs {wanted}")
-    if "init" in values and start_of(values["init"]).long and given.get("steps") is None:
-        values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
+    if "init" in values:
+        start = start_of(values["init"], values["guide"])
+        if start.long and given.get("steps") is None:
+            values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
+        for name, takes in (("rendered", start.rendered), ("guidance", start.guided), ("blend", start.blends)):
+            values[name] = values[name] if takes else 0.0  # so that config.json says what was done
     if values.get("patch", 0) % 16:
         raise SettingsError(f"patch = {values['patch']} must be a multiple of 16 (the network halves it four times)")
     values["run"] = values["run"] or values["profile"]

@@ -19,7 +19,7 @@ from ttlkit.data.collections import open_collection
 from ttlkit.data.image_files import SUFFIXES
 from ttlkit.runs import code
 from ttlkit.runs.profiles import PROFILES
-from ttlkit.runs.settings import STAGES, Settings, Training, resolve
+from ttlkit.runs.settings import STAGES, Settings, Training, how_to_make, resolve
 from ttlkit.words import SettingsError, split_names
 
 T = TypeVar("T")
@@ -123,13 +123,10 @@ class StageRun:
         path, digest = folder / file, done.get("files", {}).get(file)
         damaged = digest and (not path.is_file() or files.sha256(path) != digest)
         if not done or damaged:
-            notebook, _, variant = name.partition("-")
-            option = {"02_teacher_pretraining": "task", "04_fine_tuning": "init"}.get(notebook)
-            option = f" with {option} = '{variant}'" if option else ""
             problem = f"whose {file} is damaged or gone" if damaged else "which is not finished"
             raise SettingsError(
                 f"{self.name} needs {name}, {problem} in {self.run_folder}: "
-                f"run notebooks/{notebook}.ipynb{option} first, or `make reproduce`"
+                f"run notebooks/{how_to_make(name)} first, or `make reproduce`"
             )
         return path
 

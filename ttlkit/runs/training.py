@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from ttlkit import machine
-from ttlkit.data.collections import Collection
+from ttlkit.data.collections import Collection, Pair
 from ttlkit.method import recipes
 from ttlkit.method.connected_tasks import TASKS
 from ttlkit.method.recipes import Recipe
@@ -33,11 +33,19 @@ def fine_tuning(stage: StageRun, collection: Collection) -> Recipe:
     guides = [settings.guide] if settings.guided else []
     teachers = load_teachers(stage, [*settings.teachers, *guides])
     start = start_of(settings.init)
-    student = load_weights(stage.require("03_distillation", "student.safetensors")) if start.student else None
+    student = load_weights(stage.require(settings.student, "student.safetensors")) if settings.student else None
     restorer = start.build(settings.width, {name: teachers[name] for name in settings.teachers}, student)
-    options = {name: getattr(settings, name) for name in ("n_pairs", "guidance", "rendered")}
+    options = {name: getattr(settings, name) for name in ("guidance", "rendered", "steps")}
+    options |= {"way": start.way, "unlabelled": start.unlabelled, "pairs": pairs_of(stage, collection)}
     guide = teachers[settings.guide] if guides else None
     return recipes.fine_tuning(restorer, guide, collection, **options, **_of(stage))
+
+
+def pairs_of(stage: StageRun, collection: Collection) -> list[Pair]:
+    """The synthetic pairs that fine-tuning sees: the few that the settings say, or all where the start wants all."""
+    settings = stage.settings
+    n = len(collection.pairs) if start_of(settings.init).every_pair else settings.n_pairs
+    return collection.few_pairs(n, settings.seed)
 
 
 def check_names(settings: Any) -> None:
@@ -68,5 +76,5 @@ def trainer_for(stage: StageRun, recipe: Recipe) -> Trainer:
     return Trainer(recipe.model, recipe.objective, recipe.samples, folder=stage.folder, key=stage.key, **options)
 
 
-def _of(stage: StageRun) -> dict[str, int]:
+def _of(stage: StageRun) -> dict[str, Any]:
     return {"patch": stage.settings.patch, "seed": stage.settings.seed}
