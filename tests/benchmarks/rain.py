@@ -5,7 +5,7 @@
 
 The second call prints, instead, how near clean photographs in the rain of each renderer come to the collection's real
 photographs of rain: to every second one, 0, 2, 4 ... by name, on which the ranges of `physical` were tuned in one
-collection, and to the others, for five seeds.
+collection, and to the others, for five seeds. `layered` draws all of its streaks: it is given no measured layers.
 
 One thread (the renderers never use more), one image after the other, each with its own seed. The work differs:
 RandomRain draws opaque lines of one length, width and grey into a uint8 picture with OpenCV and returns that alone; the
@@ -27,12 +27,15 @@ from ttlkit.data import image_files
 from ttlkit.gap import features, stats
 from ttlkit.rain import scenes
 
+DRAWN = (rain.photoshop, rain.physical, rain.layered)
+
 
 def renderers():
     """Name -> function of (float image, uint8 image, seed)."""
     found = {
         "photoshop": lambda clean, clean_u8, seed: rain.photoshop(clean, seed),
         "physical": lambda clean, clean_u8, seed: rain.physical(clean, seed),
+        "layered": lambda clean, clean_u8, seed: rain.layered(clean, seed),
     }
     try:
         import albumentations
@@ -61,7 +64,7 @@ def print_closeness(collection):
     halves = {part: about_rain(map(image_files.load_image, rainy[i::2])) for i, part in parts}
     drawn = {"clean": about_rain(map(image_files.load_image, clean)), "other half": halves["tuned on"]}
     for seed in range(5):
-        for renderer in (rain.photoshop, rain.physical):
+        for renderer in DRAWN:
             measured = about_rain(renderer(image, [seed, i]).rainy for i, image in enumerate(scaled))
             drawn[f"{renderer.__name__} {seed}"] = measured
     for part, reference in halves.items():
@@ -70,7 +73,7 @@ def print_closeness(collection):
         print(f"{'':14s}" + " ".join(f"{row['feature'][:12]:>12s}" for row in rows))
         for name in drawn:
             print(f"{name:14s}" + " ".join(f"{row[name]:12.3f}" for row in rows))
-        for name in ("photoshop", "physical"):
+        for name in (renderer.__name__ for renderer in DRAWN):
             values = np.array([[row[f"{name} {seed}"] for seed in range(5)] for row in rows])
             print(f"{name:9s} mean" + " ".join(f"{v:12.3f}" for v in values.mean(1)))
             print(f"{name:9s} +-  " + " ".join(f"{v:12.3f}" for v in values.std(1, ddof=1)))
