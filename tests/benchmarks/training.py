@@ -3,7 +3,8 @@
     .venv/bin/python tests/benchmarks/training.py [--steps 40] [--threads 2] [--collection FOLDER] [--rounds 3]
 
 Batch, crops, width, the share of rendered rain and the learning rate are those of the profile `release`, without guide;
-the images come out of the cache. In each round two processes take turns, on the same samples and on all threads that torch takes:
+the images come out of the cache. In each round two processes take turns, on the same samples and on all threads that
+torch takes:
 
     kit    ttlkit's Trainer: the machine's best precision, channels_last, fused AdamW, a tuned allocator
     plain  a loop as most repositories have it: float32, contiguous, AdamW as it comes, the allocator as it comes
