@@ -1,9 +1,9 @@
 """The picture in the README: bundled photographs in rendered rain, restored by the released student.
 
-.venv/bin/python tests/benchmarks/picture.py [notebooks/before_after.png]
+    .venv/bin/python tests/benchmarks/picture.py [notebooks/before_after.png]
 """
 
-import sys
+import argparse
 
 from ttlkit import rain
 from ttlkit.apply import restore
@@ -12,6 +12,9 @@ from ttlkit.lesson import figures
 
 
 def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("picture", nargs="?", default="notebooks/before_after.png", help="the file to write")
+    given = options.parse_args()
     student = restore.load_restorer(restore.RELEASED)
     grid = []
     for seed, name in ((3, "coffee"), (8, "rocket")):  # pocket's test scenes: nothing was trained on them
@@ -19,7 +22,7 @@ def main():
         drops = rain.physical(clean, seed, rate_mm_h=120, exposure_s=1 / 60, near_m=0.8, jpeg=95)
         grid.append([drops.rainy, restore.restore(student, drops.rainy), drops.background])
     figure = figures.plot_images(grid, ["rainy (rendered)", "restored by the released student", "truth"])
-    figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "notebooks/before_after.png", dpi=90, bbox_inches="tight")
+    figure.savefig(given.picture, dpi=90, bbox_inches="tight")
 
 
 if __name__ == "__main__":
