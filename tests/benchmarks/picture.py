@@ -1,6 +1,6 @@
 """The picture in the README: bundled photographs in rendered rain, restored by the released student.
 
-    .venv/bin/python tests/benchmarks/picture.py [notebooks/before_after.png]
+.venv/bin/python tests/benchmarks/picture.py [notebooks/before_after.png]
 """
 
 import argparse
