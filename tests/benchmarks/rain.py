@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from ttlkit import machine, rain
-from ttlkit.data import image_files
+from ttlkit.data import collections, image_files
 from ttlkit.gap import features, stats
 from ttlkit.rain import scenes
 
@@ -56,9 +56,10 @@ def about_rain(pictures):
     return {name: v for name, v in features.measure(pictures).items() if name not in features.CAMERA}
 
 
-def print_closeness(collection):
+def print_closeness(collection, most):
     folder = Path(collection) / "real"
     rainy, clean = (image_files.list_images(folder / kind) for kind in ("rainy", "clean"))
+    clean = collections.spread(clean, most)
     scaled = [features.scale_down(image_files.load_image(path)) for path in clean]
     parts = enumerate(("tuned on", "held out"))
     halves = {part: about_rain(map(image_files.load_image, rainy[i::2])) for i, part in parts}
@@ -84,9 +85,10 @@ def main():
     arguments.add_argument("--repeats", type=int, default=5)
     arguments.add_argument("--images", type=int, default=12, help="images a round")
     arguments.add_argument("--closeness", metavar="COLLECTION", help="a folder with real/rainy and real/clean")
+    arguments.add_argument("--clean", type=int, default=80, help="most clean photographs, spread over their names")
     given = arguments.parse_args()
     if given.closeness:
-        print_closeness(given.closeness)
+        print_closeness(given.closeness, given.clean)
         return
     machine.tune_process()  # as the training stages do
     for height, width in ((320, 480), (768, 1024)):
