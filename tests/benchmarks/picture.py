@@ -3,7 +3,7 @@
 .venv/bin/python tests/benchmarks/picture.py [notebooks/before_after.png]
 """
 
-import sys
+import argparse
 
 import numpy as np
 from sklearn.datasets import load_sample_image
@@ -17,6 +17,9 @@ NEAR = {"layers": 3, "width_px": 5, "cover": 0.06, "peak": 0.6, "slender": 14, "
 
 
 def main():
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("picture", nargs="?", default="notebooks/before_after.png", help="the file to write")
+    given = options.parse_args()
     student = restore.load_restorer(restore.RELEASED)
     china = load_sample_image("china.jpg")[20:404, 32:608].astype(np.float32) / 255
     coffee = pocket.bundled("coffee")[:384, :576]
@@ -26,7 +29,7 @@ def main():
     ]
     grid = [[d.rainy, restore.restore(student, d.rainy), d.background] for d in drops]
     figure = figures.plot_images(grid, ["rainy (rendered)", "restored by the released student", "truth"])
-    figure.savefig(sys.argv[1] if len(sys.argv) > 1 else "notebooks/before_after.png", dpi=90, bbox_inches="tight")
+    figure.savefig(given.picture, dpi=90, bbox_inches="tight")
 
 
 if __name__ == "__main__":
