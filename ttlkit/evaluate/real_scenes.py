@@ -92,8 +92,8 @@ def closing(inputs: Values, outputs: Mapping[str, Values], clean: Values, seed: 
     Distance: the mean over features of `stats.distance`, as in notebook 01, from one random half of the rain-free
     photographs; of the other half, as many as there are rainy ones give the floor. Both are means over SPLITS halves.
     closed: (distance of the input - that of the output) / (distance of the input - floor). 1: as near as rain-free
-    photographs; 0: nothing changed; below 0: farther away; None where the input is not beyond 95 % of the floors, so
-    that there is no gap to close. The floor is what chance alone gives: of few photographs it is high, and the share
+    photographs; 0: nothing changed; below 0: farther away; None where the input is not beyond 95 % of the floors, or
+    few photographs leave the gap itself unsure: then there is no gap to close. The floor is what chance alone gives: of few photographs it is high, and the share
     with it, so shares compare for one set of photographs. *_low, *_high: 95 % bootstrap intervals over photographs,
     rainy and rain-free; of the floor, what 95 % of the halves give.
 
@@ -109,6 +109,7 @@ def closing(inputs: Values, outputs: Mapping[str, Values], clean: Values, seed: 
     floors = means[RAIN_FREE]
     beyond = means[scores.UNTOUCHED].mean() > np.quantile(floors, 0.95)
     gap, gaps = (d[scores.UNTOUCHED] - d[RAIN_FREE].mean() for d in (means, rounds))
+    beyond &= np.quantile(gaps, 0.025) > gap.mean() / 10  # else a round divides by next to nothing
     gaps = np.where(gaps > 0, gaps, np.nan)
     table = []
     for name in (*sides, RAIN_FREE):
@@ -180,7 +181,7 @@ def in_words(summary: Sequence[Row]) -> list[str]:
         if row["model"] in (scores.UNTOUCHED, RAIN_FREE):
             continue
         if row["closed"] is None:
-            text = "no gap to close: the input is as near to rain-free photographs as these are to each other"
+            text = "no gap to close: the input is not surely farther from rain-free photographs than these from others"
         else:
             low, high = row["closed_low"], row["closed_high"]
             sure = "closer" if low > 0 else "farther away" if high < 0 else "not shown to be closer or farther away"
