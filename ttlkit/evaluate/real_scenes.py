@@ -93,9 +93,9 @@ def closing(inputs: Values, outputs: Mapping[str, Values], clean: Values, seed: 
     photographs; of the other half, as many as there are rainy ones give the floor. Both are means over SPLITS halves.
     closed: (distance of the input - that of the output) / (distance of the input - floor). 1: as near as rain-free
     photographs; 0: nothing changed; below 0: farther away; None where the input is not beyond 95 % of the floors, or
-    few photographs leave the gap itself unsure: then there is no gap to close. The floor is what chance alone gives: of few photographs it is high, and the share
-    with it, so shares compare for one set of photographs. *_low, *_high: 95 % bootstrap intervals over photographs,
-    rainy and rain-free; of the floor, what 95 % of the halves give.
+    few photographs leave the gap itself unsure: then there is no gap to close. The floor is what chance alone gives:
+    of few photographs it is high, and the share with it, so shares compare for one set of photographs. *_low, *_high:
+    95 % bootstrap intervals over photographs, rainy and rain-free; of the floor, what 95 % of the halves give.
 
     inputs, outputs: features of the same photographs in one order, (n,) each; clean: (m,) each, m at least 4. Rows
     {'model', 'n', 'distance', 'closed', ...}: the input, each restorer, and RAIN_FREE, whose distance is the floor.
