@@ -1,0 +1,40 @@
+"""What the release has in store for a stage that a run has not made: no notebook refuses to start."""
+
+from pathlib import Path
+from typing import Any
+
+from ttlkit import machine
+from ttlkit.method.starts import STUDENT
+from ttlkit.runs.profiles import GUIDE, TASK_NAMES
+from ttlkit.words import split_names
+
+FOLDER = machine.PACKAGE / "weights"  # README.md there says what each file is, and how it was made
+DISTILLED = "03_distillation"
+# The folder of a stage to: what it is in words, the file that it hands on, and the released one that stands in.
+STAND_INS = {
+    **{
+        f"02_teacher_pretraining-{task}": (f"teacher {task}", "teacher.safetensors", f"teacher-{task}.safetensors")
+        for task in split_names(TASK_NAMES)
+    },
+    DISTILLED: ("distilled student", "student.safetensors", "distilled.safetensors"),
+    f"04_fine_tuning-{STUDENT}": ("student", "restorer.safetensors", "student.safetensors"),
+}
+
+
+def files_for(name: str, settings: Any) -> dict[str, Path]:
+    """Name to released file, of what stands in for the stage `name` before one with `settings`; {} where nothing does.
+
+    The released student has been distilled from certain teachers, and stands in for no student of others.
+    """
+    told = (getattr(settings, "tasks", TASK_NAMES), getattr(settings, "guide", GUIDE))
+    if name not in STAND_INS or (
+        name == DISTILLED and (split_names(told[0]), told[1]) != (split_names(TASK_NAMES), GUIDE)
+    ):
+        return {}
+    _, file, released = STAND_INS[name]
+    return {file: FOLDER / released}
+
+
+def what(name: str) -> str:
+    """What stands in for a stage, in words; '' where nothing does."""
+    return STAND_INS[name][0] if name in STAND_INS else ""
