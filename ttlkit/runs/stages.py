@@ -281,7 +281,11 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
         open_collection(stage_run.collection, stage_run.profile.pocket_scenes)  # or it would be made after the look
     stage_run.begin()
     print(f"{stage_run.name}: profile {stage_run.settings.profile}, seed {stage_run.settings.seed}")
-    print(f"images from {stage_run.collection}\nresults to  {stage_run.folder}")
+    print(
+        *[f"images from {stage_run.collection}"] * bool(stage_run.settings.reads),
+        f"results to  {stage_run.folder}",
+        sep="\n",
+    )
     return stage_run
 
 
