@@ -56,8 +56,8 @@ def slider(before: np.ndarray, after: np.ndarray, alt: str, names: Sequence[str]
         f' data-lm-suppress-shortcuts="true" style="max-width:{_size(before)[0]}px">'  # JupyterLab leaves it the arrows
         f'<img src="{sources[0]}" alt="{shown}: {left}">{buttons}'
         f'<img class="ttlkit-after" src="{sources[1]}" alt="{shown}: {right}"><i></i></div>'
-        f'<p style="margin:4px 0"><small>Left of the line: {left}. Right of it: {right}. Move the pointer over the picture, '
-        "click or touch it, or use Tab and the arrow keys.</small></p>"
+        f'<p style="margin:4px 0"><small>Left of the line: {left}. Right of it: {right}. Move the pointer over the '
+        "picture, click or touch it, or use Tab and the arrow keys.</small></p>"
     )
 
 

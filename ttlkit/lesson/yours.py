@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from urllib.error import URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
 
@@ -31,7 +32,8 @@ def load_picture(place: str) -> np.ndarray:
         with urlopen(Request(place, headers={"User-Agent": "ttlkit"}), timeout=PATIENCE) as answer:
             content = answer.read(MOST_BYTES + 1)
     except (OSError, ValueError, HTTPException) as error:  # no host, no such page, no such address
-        words = " ".join(str(getattr(error, "reason", "") or error).split())[:200]
+        said = error.reason if type(error) is URLError else error
+        words = " ".join(str(said).split())[:200]
         raise image_files.ImageError(
             f"{shown(place)}: cannot be fetched ({words}); save it and give its path"
         ) from None
