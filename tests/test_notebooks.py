@@ -115,6 +115,32 @@ def test_links_between_notebooks_lead_somewhere(notebook):
             assert target.startswith("https://") or (notebook.parent / target).is_file()
 
 
+# ---- alone, in an empty folder -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "variant", "taken"),
+    [
+        ("03_distillation", "", "teacher recognition, teacher deblur, teacher streaks"),
+        ("04_fine_tuning", "-student", "distilled student, teacher streaks"),
+        ("05_real_scene_evaluation", "", "student"),
+    ],
+)
+def test_each_notebook_runs_alone(stage, variant, taken, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(REPO / f"notebooks/{stage}.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-k", "python3"]
+    options = {"env": environment(tmp_path), "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=tmp_path, timeout=300, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"takes the released {taken} instead, trained on real photographs" in (tmp_path / "out.ipynb").read_text()
+    folder = tmp_path / "outputs/smoke"
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {stage + variant}
+    assert json.loads((folder / (stage + variant) / "config.json").read_text())["released"]
+    if stage.startswith("05"):
+        assert "student" in (table := (folder / stage / "table.txt").read_text()) and "scratch" not in table
+
+
 # ---- the chain itself, as a user runs it ----------------------------------------------------------------------
 
 
