@@ -122,8 +122,8 @@ def test_links_between_notebooks_lead_somewhere(notebook):
 @pytest.mark.parametrize(
     ("stage", "variant", "taken"),
     [
-        ("03_distillation", "", "teacher recognition, teacher deblur, teacher streaks"),
-        ("04_fine_tuning", "-student", "distilled student, teacher streaks"),
+        ("03_distillation", "", "teachers recognition, deblur, streaks"),
+        ("04_fine_tuning", "-student", "teacher streaks and distilled student"),
         ("05_real_scene_evaluation", "", "student"),
     ],
 )

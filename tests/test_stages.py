@@ -130,7 +130,7 @@ def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, coll
     stage = of(collection, Distillation).begin()
     told = [line for line in capsys.readouterr().out.splitlines() if "released" in line]
     assert len(told) == 1 and all(f"02_teacher_pretraining-{task}" in told[0] for task in TEACHERS)
-    assert told[0].endswith("takes the released teacher recognition, teacher deblur, teacher streaks instead, "
+    assert told[0].endswith("takes the released teachers recognition, deblur, streaks instead, "
                             "trained on real photographs")  # fmt: skip
     taught = training.load_teachers(stage, TEACHERS)
     assert list(taught) == list(TEACHERS) and {teacher.width for teacher in taught.values()} == {16}

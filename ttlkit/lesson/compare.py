@@ -47,13 +47,14 @@ def slider(before: np.ndarray, after: np.ndarray, alt: str, names: Sequence[str]
     shown, left, right = (html.escape(text) for text in (alt, *names))
     buttons = "".join(
         f'<input type="radio" name="{group}"{" checked" if place == STOPS // 2 else ""}'
-        f' aria-label="{_percent(place)} {left}">'
+        f' aria-label="{_percent(place)} {left}"'
+        ' data-lm-suppress-shortcuts="true" style="display:none">'  # JupyterLab leaves it the arrows; shown by _style
         for place in range(STOPS)
     )
     return Slider(
         f"<style>{_STYLE}</style>"
         f'<div class="ttlkit-slider" role="group" aria-label="{shown}: {left} and {right}"'
-        f' data-lm-suppress-shortcuts="true" style="max-width:{_size(before)[0]}px">'  # JupyterLab leaves it the arrows
+        f' style="max-width:{_size(before)[0]}px">'
         f'<img src="{sources[0]}" alt="{shown}: {left}">{buttons}'
         f'<img class="ttlkit-after" src="{sources[1]}" alt="{shown}: {right}"><i></i></div>'
         f'<p style="margin:4px 0"><small>Left of the line: {left}. Right of it: {right}. Move the pointer over the '
@@ -104,7 +105,8 @@ def _style() -> str:
         f"{box}>i::after{{content:'\\2194';position:absolute;top:50%;left:-15px;width:32px;height:32px;"
         "margin-top:-16px;border-radius:50%;background:#fff;color:#000;font:20px/32px sans-serif;text-align:center;"
         "box-shadow:0 0 4px #000}",
-        f"{box}>input{{position:absolute;z-index:1;top:0;width:{step:g}%;height:100%;margin:0 0 0 -{step / 2:g}%;"
+        f"{box}>input{{display:block!important;position:absolute;z-index:1;top:0;width:{step:g}%;height:100%;"
+        f"margin:0 0 0 -{step / 2:g}%;"
         "opacity:0;cursor:ew-resize}",
         f"{box}:focus-within{{outline:3px solid {figures.BLUE};outline-offset:2px}}",
     ]

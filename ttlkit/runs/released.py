@@ -1,5 +1,6 @@
 """What the release has in store for a stage that a run has not made: no notebook refuses to start."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,11 @@ from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.words import split_names
 
 FOLDER = machine.PACKAGE / "weights"  # README.md there says what each file is, and how it was made
-DISTILLED = "03_distillation"
+DISTILLED, TEACHER = "03_distillation", "teacher "
 # The folder of a stage to: what it is in words, the file that it hands on, and the released one that stands in.
 STAND_INS = {
     **{
-        f"02_teacher_pretraining-{task}": (f"teacher {task}", "teacher.safetensors", f"teacher-{task}.safetensors")
+        f"02_teacher_pretraining-{task}": (f"{TEACHER}{task}", "teacher.safetensors", f"teacher-{task}.safetensors")
         for task in split_names(TASK_NAMES)
     },
     DISTILLED: ("distilled student", "student.safetensors", "distilled.safetensors"),
@@ -35,6 +36,9 @@ def files_for(name: str, settings: Any) -> dict[str, Path]:
     return {file: FOLDER / released}
 
 
-def what(name: str) -> str:
-    """What stands in for a stage, in words; '' where nothing does."""
-    return STAND_INS[name][0] if name in STAND_INS else ""
+def what(names: Iterable[str]) -> str:
+    """What stands in for these stages, in words: 'teachers deblur, streaks and distilled student'; '' for none."""
+    found = [STAND_INS[name][0] for name in names if name in STAND_INS]
+    teachers = [words.removeprefix(TEACHER) for words in found if words.startswith(TEACHER)]
+    said = [f"teacher{'s' * (len(teachers) > 1)} {', '.join(teachers)}"] if teachers else []
+    return " and ".join([*said, *(words for words in found if not words.startswith(TEACHER))])

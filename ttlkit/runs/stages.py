@@ -143,10 +143,9 @@ class StageRun:
         missing = [name for name in self.settings.needs() if self._lacks(name)]
         for found in (True, False):
             if names := [name for name in missing if bool(self.stand_ins(name)) == found]:
-                what = ", ".join(dict.fromkeys(filter(None, map(released.what, names))))
-                what = f"takes the released {what} instead, trained on real photographs" if found else "left out"
-                where = f"outputs/{self.run_folder.name}"
-                print(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not finished in {where}: {what}")
+                instead = f"takes the released {released.what(names)} instead, trained on real photographs"
+                lacking = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not finished"
+                print(f"{lacking} in outputs/{self.run_folder.name}: {instead if found else 'left out'}")
 
     # ---- doing it ------------------------------------------------------------------------------------------------
 
