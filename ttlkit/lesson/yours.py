@@ -77,12 +77,12 @@ def box(derain: Derain, folder: Path | None = None):
             seen = [small(picture) for picture in (rainy, restored)]
             figure = compare.plot_before_after([seen], [""])._repr_png_()
             result.children = (widgets.HTML(slider), widgets.Image(value=figure, layout={"max_width": "100%"}))
-            spent = time.monotonic() - began
-            message.value = f"{told}: {width} × {height} pixels{scaled}, restored in {spent:.1f} s."
+            done = f"{told}: {width} × {height} pixels{scaled}, restored in {time.monotonic() - began:.1f} s."
+            message.value = f"{done} Saving …" if folder else done
             if folder:
                 path = folder / f"{Path(name).stem[:80]}-derained.png"
                 image_files.save_image(path, restored)
-                message.value += f" Saved as {html.escape(shown(path))}"
+                message.value = f"{done} Saved as {html.escape(shown(path))}"
         except image_files.ImageError as error:
             message.value = f"<b>Not usable.</b> {html.escape(str(error))}"
         except Exception as error:  # a callback's traceback would vanish in the server's log
