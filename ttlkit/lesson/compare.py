@@ -57,8 +57,7 @@ def slider(before: np.ndarray, after: np.ndarray, alt: str, names: Sequence[str]
         f' style="max-width:{_size(before)[0]}px">'
         f'<img src="{sources[0]}" alt="{shown}: {left}">{buttons}'
         f'<img class="ttlkit-after" src="{sources[1]}" alt="{shown}: {right}"><i></i></div>'
-        f'<p style="margin:4px 0"><small>Left of the line: {left}. Right of it: {right}. Move the pointer over the '
-        "picture, click or touch it, or use Tab and the arrow keys.</small></p>"
+        f'<p class="ttlkit-note"><small>{left} · {right}</small></p>'
     )
 
 
@@ -108,6 +107,8 @@ def _style() -> str:
         f"{box}>input{{display:block!important;position:absolute;z-index:1;top:0;width:{step:g}%;height:100%;"
         f"margin:0 0 0 -{step / 2:g}%;"
         "opacity:0;cursor:ew-resize}",
+        ".ttlkit-note{margin:4px 0}.ttlkit-note>small::after{content:': left and right of the line, which follows the "
+        "pointer. A click or a touch holds it, Tab and the arrow keys move it.'}",
         f"{box}:focus-within{{outline:3px solid {figures.BLUE};outline-offset:2px}}",
     ]
     for place in range(STOPS):
