@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit import machine
-from ttlkit.method.starts import STUDENT
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.words import split_names
 
@@ -18,7 +17,7 @@ STAND_INS = {
         for task in split_names(TASK_NAMES)
     },
     DISTILLED: ("distilled student", "student.safetensors", "distilled.safetensors"),
-    f"04_fine_tuning-{STUDENT}": ("student", "restorer.safetensors", "student.safetensors"),
+    "04_fine_tuning-student": ("student", "restorer.safetensors", "student.safetensors"),
 }
 
 
