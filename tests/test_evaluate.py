@@ -1,6 +1,7 @@
 """Evaluation: a perfect restorer scores perfectly, the input is a row, differences are paired."""
 
 import csv
+from itertools import product
 
 import numpy as np
 import pytest
@@ -132,3 +133,38 @@ def test_rows_survive_names_that_mean_something_to_csv_or_pandas(tmp_path):
 def test_no_rows_give_empty_tables():
     assert scores.summarise([]) == scores.pivot([], "psnr_rgb") == scores.differences([], "a", "b") == []
     assert scores.over_seeds([]) == scores.gains_over_seeds([], "a", "b") == []
+
+
+def over_two_seeds():
+    """Two models, two sets, two seeds, ten and fifty pairs: `good` is 2 dB above `poor`, but level with it on b."""
+    found = product(("poor", "good"), ("a", "b"), range(4), (0, 1), (10, 50))
+    return [
+        {"model": model, "set": name, "image": str(i), "seed": seed, "n_pairs": n}
+        | {"psnr_rgb": 20 + i + 2 * (model == "good" and name == "a")}
+        for model, name, i, seed, n in found
+    ]
+
+
+def test_verdicts_follow_from_the_intervals():
+    rows = over_two_seeds()
+    for row in rows:  # on b the two change places from image to image
+        if row["set"] == "b":
+            row["psnr_rgb"] += (row["model"] == "good") * (-1) ** int(row["image"])
+    first, second = scores.verdicts(scores.gains_over_seeds(rows, "good", "poor"))
+    assert first.startswith("10 pairs: good against poor: ahead on a (+2.00 dB [+2.00, +2.00]); undecided on b (+0.00")
+    assert second.startswith("50 pairs: ")
+    (back,) = scores.verdicts(scores.gains_over_seeds([r for r in rows if r["n_pairs"] == 10], "poor", "good"))
+    assert "behind on a (-2.00" in back
+
+
+def test_the_best_is_that_of_the_mean_of_sets():
+    rows = over_two_seeds()
+    assert scores.best(rows, ["poor", "good"]) == "good" and scores.best(rows, ["poor"]) == "poor"
+
+
+def test_a_table_for_each_number_of_pairs():
+    tables = scores.by_pairs(scores.over_seeds(over_two_seeds()))
+    assert list(tables) == [10, 50]
+    assert tables[10][1] == {
+        "row": "good", "a": "23.50 ± 0.00", "b": "21.50 ± 0.00", scores.MEAN: "22.50 ± 0.00", "seeds": 2
+    }  # fmt: skip

@@ -1028,6 +1028,14 @@ def test_a_copy_of_a_real_set_is_recognised_by_its_hashes(shared_data, tmp_path,
     assert not (tmp_path / "data" / "recorded").exists()
 
 
+@pytest.mark.parametrize("name", ["fern", "terrace"])
+def test_pairs_that_were_made_from_a_video_come_from_a_copy(shared_data, tmp_path, name):
+    entry = load_catalogue()[name]
+    report = fetch(entry, tmp_path / "col", shared_data / "collection" / entry.kind / name, datasets=tmp_path / "data")
+    assert tree(tmp_path / "col") == dict(entry.known) and report.files == len(entry.known)
+    assert entry.kind == ("val" if name == "terrace" else "test")
+
+
 def test_without_mirrors_the_way_out_is_the_drop_folder(tmp_path):
     entry = load_catalogue()["yard"]
     with pytest.raises(FetchError, match="no mirror is known") as error:

@@ -1,5 +1,6 @@
 """The released student: small, found without network, takes streaks away, leaves dry scenes and real rain no worse."""
 
+import csv
 import json
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from ttlkit import rain
+from ttlkit import machine, rain
 from ttlkit.apply import restore
 from ttlkit.data import collections, image_files, pocket, tensors
-from ttlkit.evaluate import metrics
+from ttlkit.evaluate import metrics, scores
 from ttlkit.method import networks, weights
 
 
@@ -89,3 +90,37 @@ def test_tiles_equal_the_whole(student):
     with torch.inference_mode():
         whole = restore.restore(student, image)
     assert np.abs(restore.restore(student, image, tile=32) - whole).max() < 1 / 255
+
+
+def released_scores():
+    """ttlkit/weights/scores.csv, by set: PSNR (RGB) of every image, by name."""
+    found = {}
+    for row in csv.DictReader((restore.RELEASED.parent / "scores.csv").read_text().splitlines()):
+        found.setdefault(row["set"], {})[row["image"]] = float(row["psnr_rgb"])
+    return found
+
+
+@pytest.mark.slow
+def test_its_published_scores_are_what_it_scores(student, shared_data):
+    collection = collections.open_collection(shared_data / "collection")
+    published = released_scores()
+    restorer = {"student": lambda image: restore.restore(student, image, precision="no")}
+    for sets in scores.SETS:
+        for row in scores.score(restorer, scores.cases(collection, 2, sets)):
+            if row["set"] != "dry":  # of which val/ has the same ones
+                assert row["psnr_rgb"] == pytest.approx(published[row["set"]][row["image"]], abs=0.05), row["image"]
+
+
+def test_the_tables_say_what_the_scores_say():
+    published = released_scores()
+    for page in (machine.PACKAGE.parent / "README.md", restore.RELEASED.parent / "README.md"):
+        lines = [line for line in page.read_text().splitlines() if line.startswith("|")]
+        heads = [i for i, line in enumerate(lines) if "yard" in line and "all images" in line]
+        assert heads, page
+        for head in heads:
+            names = [name.split("(")[0].strip(" `*") for name in lines[head].strip("|").split("|")][1:]
+            row = next(line for line in lines[head + 2 :] if "released student" in line)
+            values = [value.split("±")[0].strip(" *") for value in row.strip("|").split("|")][1:]
+            for name, value in zip(names, values, strict=True):
+                if name in published:
+                    assert float(value) == pytest.approx(np.mean(list(published[name].values())), abs=0.011), name

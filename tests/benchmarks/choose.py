@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("weights", type=Path, nargs="+")
     parser.add_argument("--images", type=int, default=12, help="most images of a set")
     parser.add_argument("--sets", choices=scores.SETS, default="val")
+    parser.add_argument("--save", type=Path, help="a CSV for the scores of single images")
     chosen = parser.parse_args()
     torch.set_grad_enabled(False)
     device = machine.device()
@@ -38,6 +39,8 @@ def main() -> None:
     dry = [case for case in work if case[0].kind == "dry"]
     own = {name: restorer for name, restorer in restorers.items() if not name.startswith("prenet")}
     rows = scores.score(restorers, paired) + scores.score(own, dry)
+    if chosen.save:
+        scores.save_rows(chosen.save, rows)
     summary = scores.summarise(rows)
     for metric in ("psnr_rgb", "psnr_dry"):
         print(figures.markdown_table(scores.pivot(summary, metric)), end="\n\n")

@@ -2,8 +2,8 @@
 
     .venv/bin/python tests/benchmarks/threads.py [--steps 30] [--rounds 5] [--threads N]
 
-A step of fine-tuning in the released student's shapes: 8 crops of 96 pixels, width 16, float32 or what the machine
-computes best in; made-up crops, so that nothing but the step is timed. In each round four fresh processes take turns:
+A step of fine-tuning: 8 crops of 96 pixels, the released student's width 16, float32 or what the machine computes
+best in; made-up crops, so that nothing but the step is timed. In each round four fresh processes take turns:
 with either policy, alone and beside one process that keeps a core busy. Printed are medians over the rounds with their
 range, the ratio default / PASSIVE of each round likewise, and how busy the machine was before the first round: alone
 means alone only where that is near zero.

@@ -2,8 +2,9 @@
 
     .venv/bin/python tests/benchmarks/training.py [--steps 40] [--threads 2] [--collection FOLDER] [--rounds 3]
 
-The shapes are those of the profile `release`: batches of 8 crops of 96 pixels, width 16; the images come out of the
-cache. In each round two processes take turns, on the same samples and on all threads that torch takes:
+Batch, crops, width, the share of rendered rain and the learning rate are those of the profile `release`, without guide;
+the images come out of the cache. In each round two processes take turns, on the same samples and on all threads that
+torch takes:
 
     kit    ttlkit's Trainer: the machine's best precision, channels_last, fused AdamW, a tuned allocator
     plain  a loop as most repositories have it: float32, contiguous, AdamW as it comes, the allocator as it comes
@@ -28,20 +29,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ttlkit import machine
 from ttlkit.data import collections
-from ttlkit.method import recipes, trainer
-from ttlkit.runs import profiles, stages
+from ttlkit.method import networks, recipes, trainer
+from ttlkit.runs.profiles import PROFILES
 
 WARM = 5  # steps
+RELEASE = PROFILES["release"]
 
 
-def lesson(given):
-    """The student's fine-tuning without guide, as released, on as many pairs as the collection has; untrained."""
+def build_recipe(given):
+    """The student's fine-tuning, as released, on as many pairs as the collection has; untrained."""
     folder = Path(given.collection) if given.collection else machine.home() / "datasets" / "pocket-40"
     photographs = collections.open_collection(folder, 40)
-    settings = {"profile": "release", "init": "scratch", "n_pairs": min(200, len(photographs.pairs))}
-    stage = stages.StageRun(settings.resolve(settings.FineTuning, settings))
     machine.seed_everything(0)
-    return stage.settings, recipes.fine_tuning(stage, photographs)
+    restorer = networks.Restorer(RELEASE.student_width)
+    pairs = photographs.few_pairs(min(RELEASE.n_pairs, len(photographs.pairs)), 0)
+    options = {"guidance": 0.0, "rendered": RELEASE.rendered, "patch": RELEASE.patch, "seed": 0}
+    return recipes.fine_tuning(restorer, None, photographs, pairs=pairs, **options)
 
 
 def wait():
@@ -65,9 +68,10 @@ def timed(call, spans):
 def kit(given, spans, folder):
     """Operations of a step; the loop is the Trainer's own, from the first batch to the last checkpoint."""
     machine.tune_process()
-    settings, task = lesson(given)
-    options = {"steps": given.steps + WARM, "batch": settings.batch, "learning_rate": settings.learning_rate, "seed": 0}
-    fit = trainer.Trainer(task.model, task.step, task.samples, folder=folder, key="", workers=given.workers, **options)
+    recipe = build_recipe(given)
+    options = {"steps": given.steps + WARM, "batch": RELEASE.batch, "learning_rate": RELEASE.fine_tuning_rate}
+    options |= {"folder": folder, "key": "", "seed": 0, "workers": given.workers}
+    fit = trainer.Trainer(recipe.model, recipe.objective, recipe.samples, **options)
     batch = next(iter(fit._loader()))
     with FlopCounterMode(display=False) as counter:
         fit._one_step(batch)
@@ -78,20 +82,20 @@ def kit(given, spans, folder):
 
 def plain(given, spans, folder):
     """The same network, loss and samples in a loop without any of it."""
-    settings, task = lesson(given)
-    model = task.model.to(machine.device()).train()
-    optimizer = torch.optim.AdamW(model.parameters(), settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    numbers = trainer.StepSampler(settings.batch, 0, given.steps + WARM)
+    recipe = build_recipe(given)
+    model = recipe.model.to(machine.device()).train()
+    optimizer = torch.optim.AdamW(model.parameters(), RELEASE.fine_tuning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    numbers = trainer.StepSampler(RELEASE.batch, 0, given.steps + WARM)
 
     def one_step(batch):
-        loss = task.step(model, {name: value.to(machine.device()) for name, value in batch.items()})[0].mean()
+        loss = recipe.objective(model, {name: value.to(machine.device()) for name, value in batch.items()})[0].mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad()
 
     one_step = timed(one_step, spans)
-    for batch in torch.utils.data.DataLoader(task.samples, batch_sampler=numbers, num_workers=given.workers):
+    for batch in torch.utils.data.DataLoader(recipe.samples, batch_sampler=numbers, num_workers=given.workers):
         one_step(batch)
     return 0
 
@@ -125,7 +129,7 @@ def main():
     options.add_argument("--steps", type=int, default=40, help="timed steps a round")
     options.add_argument("--threads", type=int, help="of torch (default: as torch chooses)")
     options.add_argument("--collection", help="a folder (default: the pocket collection of 40 scenes)")
-    options.add_argument("--workers", type=int, default=profiles.PROFILES["release"].workers, help="loader processes")
+    options.add_argument("--workers", type=int, default=RELEASE.workers, help="loader processes")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--child", choices=("kit", "plain"), help=argparse.SUPPRESS)
     given = options.parse_args()

@@ -121,6 +121,41 @@ def over_seeds(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
     return found.where(found.notna(), None).to_dict("records")
 
 
+def by_pairs(means: list[Row]) -> dict[int, list[Row]]:
+    """`over_seeds` as one table for each number of pairs: a row a model, a column a set, 'mean ± spread'."""
+    tables: dict[int, dict[str, Row]] = {}
+    for row in means:
+        own = tables.setdefault(row["n_pairs"], {}).setdefault(row["model"], {"row": row["model"]})
+        own[row["set"]] = f"{row['mean']:.2f}" + (f" ± {row['spread']:.2f}" if row["spread"] is not None else "")
+        own["seeds"] = own.pop("seeds", row["seeds"])  # the last column
+    return {n_pairs: list(own.values()) for n_pairs, own in sorted(tables.items())}
+
+
+def best(rows: list[Row], models: list[str], metric: str = "psnr_rgb") -> str:
+    """The one of `models` with the highest mean over sets, of the mean over images, seeds and numbers of pairs."""
+    means = _frame(rows, metric).groupby(["model", "set"], sort=False)[metric].mean().groupby("model").mean()
+    return str(means.reindex(models).idxmax())
+
+
+def verdicts(gains: list[Row]) -> list[str]:
+    """Rows of `differences` or `gains_over_seeds` as sentences, one for each pair of models and number of pairs.
+
+    A difference counts where its interval does not hold zero.
+    """
+    found: dict[tuple, dict[str, list[str]]] = {}
+    for row in gains:
+        lines = found.setdefault((row["model"], row["against"], row.get("n_pairs")), {})
+        kind = "ahead on" if row["low"] > 0 else "behind on" if row["high"] < 0 else "undecided on"
+        numbers = f" ({row['difference']:+.2f} dB [{row['low']:+.2f}, {row['high']:+.2f}])"
+        lines.setdefault(kind, []).append(row["set"] + numbers)
+    sentences = []
+    for (model, against, n_pairs), lines in found.items():
+        kinds = (kind for kind in ("ahead on", "behind on", "undecided on") if kind in lines)
+        parts = "; ".join(f"{kind} {', '.join(lines[kind])}" for kind in kinds)
+        sentences.append(f"{f'{n_pairs} pairs: ' if n_pairs else ''}{model} against {against}: {parts}.")
+    return sentences
+
+
 def differences(rows: list[Row], model: str, other: str, metric: str = "psnr_rgb") -> list[Row]:
     """model - other on the same images, for each set that has the metric: mean, 95 % interval, images won."""
     return _gains(rows, model, other, metric, without=("n_pairs", "seeds"))

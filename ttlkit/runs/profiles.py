@@ -83,7 +83,7 @@ PROFILES = {
     ),
     "sweep": replace(
         POCKET,
-        runtime="a quarter of an hour on one CPU core for each seed and number of pairs",
+        runtime="about twenty minutes on one CPU core for each seed and number of pairs",
         pocket_scenes=120,
         gap_images=20,
         teacher_steps=500,

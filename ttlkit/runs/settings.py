@@ -204,7 +204,13 @@ class Ablation(Settings):
         return SUFFIX[self.sets]
 
     def needs(self) -> list[str]:
-        evaluation = "-".join(filter(None, (Evaluation.stage, self.variant)))
+        return self._evaluations(self.variant)
+
+    def uses(self) -> list[str]:
+        return self._evaluations(SUFFIX["val"])
+
+    def _evaluations(self, variant: str) -> list[str]:
+        evaluation = "-".join(filter(None, (Evaluation.stage, variant)))
         return [f"../{run}/{evaluation}" for run in split_names(self.run_names)]
 
 

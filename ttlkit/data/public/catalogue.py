@@ -18,7 +18,8 @@ FOLDERS = {
     "real": "real/rainy",
     "clean": "real/clean",
     "synthetic": "synthetic/[a-z0-9-]+/(rainy|clean)",
-    "test": "test/[a-z0-9-]+/(rainy|clean|mask)",
+    "test": "test/[a-z0-9-]+/(rainy|clean|mask|valid)",
+    "val": "val/[a-z0-9-]+/(rainy|clean|mask|valid)",
     "streaks": "streaks",
     "weights": "peers",
 }
@@ -121,7 +122,7 @@ class DataSet:
     name: Annotated[str, Field(pattern="^[a-z0-9]+(-[a-z0-9]+)*$")]
     title: Text
     version: Text
-    kind: Literal["real", "clean", "synthetic", "test", "streaks", "weights"]
+    kind: Literal["real", "clean", "synthetic", "test", "val", "streaks", "weights"]
     citation: Text
     licence: Text  # as the source states it
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]

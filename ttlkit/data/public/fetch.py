@@ -164,7 +164,7 @@ def _install(staging: Path, into: Path, paths: list[str], old: Mapping[str, str]
             raise FetchError(f"{into / path}: exists with other bytes and is not ours; move it away and fetch again")
     for path in paths:
         folder = "/".join(path.split("/")[:2])
-        unit = folder if path.startswith(("synthetic/", "test/")) and not (into / folder).exists() else path
+        unit = folder if path.startswith(("synthetic/", "test/", "val/")) and not (into / folder).exists() else path
         if (staging / path).exists():  # not moved with its folder
             (into / unit).parent.mkdir(parents=True, exist_ok=True)
             os.replace(staging / unit, into / unit)

@@ -88,9 +88,9 @@ def _key(path: str) -> str:
 def _check_whole(dataset: DataSet, places: list[PurePosixPath]) -> None:
     """Raise FetchError unless every picture of a pair has its partner, and all that sources count are there."""
     count = len(places)
-    if dataset.kind in ("synthetic", "test"):
+    if dataset.kind in ("synthetic", "test", "val"):
         rainy = {place.parent.with_name(place.stem) for place in places if place.parent.name == "rainy"}
-        truth = {place.parent.with_name(place.stem) for place in places if place.parent.name != "rainy"}
+        truth = {place.parent.with_name(place.stem) for place in places if place.parent.name in ("clean", "mask")}
         paired = {scene.parent for scene in truth}  # a test set may have rainy pictures alone
         lonely = sorted(scene for scene in rainy ^ truth if dataset.kind == "synthetic" or scene.parent in paired)
         if lonely:
