@@ -168,7 +168,7 @@ CASES = {
     # library code
     "the loss": (lambda w: w.library("method/losses.py", "SSIM_WEIGHT = 0.2", "SSIM_WEIGHT = 2.0"), TRAINED),
     "an objective": (lambda w: w.library("method/objectives.py", "COPIED = 10.0", "COPIED = 9.0"), TRAINED),
-    "a task": (lambda w: w.library("method/connected_tasks.py", "DRY = 0.05", "DRY = 0.1"), TRAINED),
+    "a task": (lambda w: w.library("method/connected_tasks.py", "DRY = 0.02", "DRY = 0.1"), TRAINED),
     "a metric": (lambda w: w.library("evaluate/metrics.py", "SIGMA = 1.5", "SIGMA = 1.6"), TRAINED),
     "a renderer": (lambda w: w.library("rain/simulated.py", "LARGEST = 6.0", "LARGEST = 5.0"), ALL),
     "the network": (lambda w: w.library("method/networks.py", "torch.tensor(0.2)", "torch.tensor(0.3)"), ALL),

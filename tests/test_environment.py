@@ -270,22 +270,29 @@ def _shipped():
     return code | {Path(at, path.name): path for at, pattern in folders.items() for path in REPO.glob(pattern)}
 
 
-def test_the_wheel_works_without_a_checkout(tmp_path):
-    """Code, notebooks, catalogue, hashes and weights are in it, and are found where it is unpacked; nothing else."""
-    source = tmp_path / "source"
-    shipped = _shipped()
-    for path in [*shipped.values(), *(REPO / name for name in ("pyproject.toml", "README.md", "LICENSE"))]:
-        copy = source / path.relative_to(REPO)
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory):
+    """A folder with the unpacked wheel, built from nothing but what it must hold."""
+    folder = tmp_path_factory.mktemp("wheel")
+    for path in [*_shipped().values(), *(REPO / name for name in ("pyproject.toml", "README.md", "LICENSE"))]:
+        copy = folder / "source" / path.relative_to(REPO)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, copy)
     build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    command = [sys.executable, "-c", build, str(tmp_path)]
-    done = subprocess.run(command, cwd=source, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", build, str(folder)]
+    done = subprocess.run(command, cwd=folder / "source", capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
-    (wheel,) = tmp_path.glob("*.whl")
-    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    site = tmp_path / "site" / "ttlkit"
-    assert {path.relative_to(site) for path in site.rglob("*") if path.is_file()} == set(shipped)
+    (wheel,) = folder.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_works_without_a_checkout(unpacked, tmp_path):
+    """Code, notebooks, catalogue, hashes and weights are in it, and are found where it is unpacked; nothing else."""
+    site = unpacked / "ttlkit"
+    found = {path.relative_to(site) for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"}
+    assert found == set(_shipped())
+    assert sum(path.stat().st_size for path in (site / "weights").iterdir()) <= 12e6
 
     code = """
 from ttlkit import machine, runs
@@ -302,6 +309,23 @@ print(runs.__file__)
     command, options = [sys.executable, "-c", code], {"capture_output": True, "text": True, "timeout": 60}
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, **options)
     assert (done.stdout.strip(), done.stderr) == (str(site / "runs/__init__.py"), "")
+
+
+@pytest.mark.slow
+def test_the_first_notebook_runs_from_the_wheel_in_an_empty_folder(unpacked, tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(unpacked)}
+    environment.pop("TTLKIT_HOME", None)
+    notebook = unpacked / "ttlkit/notebooks/00_start_here.ipynb"
+    command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb", "-k", "python3"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {path.name for path in tmp_path.iterdir()} == {"out.ipynb", "outputs"}  # no collection is made for it
+    written = {path.name for path in (tmp_path / "outputs/pocket/00_start_here").rglob("*") if path.is_file()}
+    assert written == {"DONE.json", "config.json", "restored.png", "before_after.png", "failure.png"}
+    page = (tmp_path / "out.ipynb").read_text()
+    before, after = (float(re.search(rf"{name}: ([0-9.]+) dB", page)[1]) for name in ("rainy", "released"))
+    assert 20 < before < 25 and after > before + 3  # rain that one sees, and sees go
+    assert "ttlkit-slider" in page and len(page) < 3e6
 
 
 # ---- threads ------------------------------------------------------------------------------------------------------

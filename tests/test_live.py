@@ -1,11 +1,9 @@
-"""What moves: the slider mixes pixels, the upload box reads files, the live plot leaves one picture."""
+"""What moves: the live plot leaves one picture, the rain explorer follows its sliders."""
 
-import datetime
 import io
 from pathlib import Path
 
 import numpy as np
-import pytest
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -14,90 +12,10 @@ from ttlkit.gap import explorer
 from ttlkit.lesson import live
 
 ROOT = Path(__file__).resolve().parents[1]
-RNG = np.random.default_rng(0)
-
-
-def picture(height=12, width=20):
-    return RNG.random((height, width, 3), dtype=np.float32)
-
-
-# ---- slider and upload
-
-
-def test_split_view_puts_before_left_and_after_right():
-    before, after = np.zeros((4, 10, 3), np.float32), np.full((4, 10, 3), 0.5, np.float32)
-    assert (live.split_view(before, after, 0) == 128).all()
-    assert (live.split_view(before, after, 1) == 0).all()
-    half = live.split_view(before, after, 0.5)
-    assert (half[:, :4] == 0).all() and (half[:, 4:6] == 255).all() and (half[:, 6:] == 128).all()
-    with pytest.raises(ValueError, match="same size"):
-        live.split_view(before, after[:, :5], 0.5)
 
 
 def decoded(png: bytes) -> np.ndarray:
     return image_files.decode_u8(io.BytesIO(png), "view.png")
-
-
-def test_slider_moves_the_divider():
-    before, after = picture(), picture()
-    note, image, slider = live.compare_slider(before, after).children
-    assert slider.description and "before" in note.value
-    np.testing.assert_array_equal(decoded(image.value), live.split_view(before, after, 0.5))
-    slider.value = 1.0
-    np.testing.assert_array_equal(decoded(image.value), image_files.to_u8(before))
-    slider.value = 0.0
-    np.testing.assert_array_equal(decoded(image.value), image_files.to_u8(after))
-
-
-def test_slider_scales_a_large_picture_down_for_the_view():
-    wide = np.zeros((20, 2 * live.VIEW_SIDE, 3), np.float32)
-    assert decoded(live.compare_slider(wide, wide).children[1].value).shape == (10, live.VIEW_SIDE, 3)
-
-
-def upload(box, name: str, data: bytes):
-    when = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)
-    entry = {"name": name, "type": "image/png", "size": len(data), "content": memoryview(data)}
-    entry["last_modified"] = when
-    box.children[0].set_trait("value", (entry,))
-
-
-def test_upload_box_shows_the_restored_picture_or_says_what_is_wrong():
-    rainy_u8 = image_files.to_u8(picture())
-    box = live.upload_box(lambda image: 1 - image)
-    chooser, message, result = box.children
-    assert chooser.description
-
-    upload(box, "rain & <b>.png", live.png_bytes(rainy_u8))
-    assert "rain &amp; &lt;b&gt;.png" in message.value and "20 × 12" in message.value
-    _, image, slider = result.children[0].children
-    slider.value = 0.0
-    np.testing.assert_array_equal(decoded(image.value), 255 - rainy_u8)
-
-    upload(box, "bad.png", b"no picture")
-    assert "Not usable" in message.value and "bad.png" in message.value and result.children == ()
-
-    box = live.upload_box(lambda image: image[:5])
-    upload(box, "odd.png", live.png_bytes(rainy_u8))
-    assert "Restoring odd.png failed" in box.children[1].value and "same size" in box.children[1].value
-
-
-def test_upload_box_reads_what_ipywidgets_7_gives():
-    png = live.png_bytes(image_files.to_u8(picture()))
-    box = live.upload_box(lambda image: 1 - image)
-    entry = {"metadata": {"name": "seven.png", "size": len(png)}, "content": png}
-    for files, told in (({"seven.png": entry}, "seven.png: 20 × 12 pixels"), ({}, "seven.png"), ((), "seven.png")):
-        box.children[0].notify_change({"name": "value", "type": "change", "old": (), "new": files})
-        assert told in box.children[1].value and len(box.children[2].children) == 1
-
-
-def test_broken_upload_names_the_file_and_no_path():
-    whole = live.png_bytes(image_files.to_u8(picture(64, 64)))
-    box = live.upload_box(lambda image: image)
-    for data in (b"", b"no picture", whole[: len(whole) // 2]):
-        upload(box, "holiday.png", data)
-        told = box.children[1].value
-        assert told.startswith("<b>Not usable.</b> holiday.png: ")
-        assert "/" not in told.replace("</b>", "").replace("holiday.png", "") and box.children[2].children == ()
 
 
 # ---- live plot

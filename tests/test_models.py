@@ -55,6 +55,24 @@ def test_weights_survive_the_disk(tmp_path):
         assert weights.checksum(again) == weights.checksum(model)
 
 
+def test_half_precision_is_rounded_first_and_loaded_as_float32(tmp_path):
+    model = Restorer(8)
+    path = weights.save_weights(model, tmp_path / "a.safetensors", half=True, task="x")
+    whole = weights.save_weights(model, tmp_path / "b.safetensors").stat().st_size
+    again = weights.load_weights(path)  # its checksum fits
+    assert path.stat().st_size < 0.55 * whole and {p.dtype for p in again.parameters()} == {torch.float32}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for mine, theirs in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(mine.half().float(), theirs) and not torch.equal(mine, theirs) or mine.numel() < 100
+    path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 64]))
+    with pytest.raises(weights.WeightsError, match=r"checksum is wrong|not finite"):
+        weights.load_weights(path)
+    with torch.no_grad():
+        model.head.weight += 1e6
+    with pytest.raises(weights.WeightsError, match=r"head.weight is not finite"):
+        weights.save_weights(model, path, half=True)
+
+
 def test_one_changed_bit_of_the_weights_is_seen(tmp_path):
     """Still finite, it would restore to black; the weights of before, without a checksum, are read as ever."""
     path = weights.save_weights(Restorer(8), tmp_path / "a.safetensors")

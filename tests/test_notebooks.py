@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import nbformat
@@ -17,6 +18,7 @@ import pytest
 from conftest import environment, reproduce
 from jupyter_client.channels import HBChannel
 
+from ttlkit import machine
 from ttlkit.runs import code, pipeline, settings
 
 REPO = Path(__file__).resolve().parents[1]
@@ -49,15 +51,35 @@ def test_cells_stand_in_the_order_of_the_house(notebook):
     assert title.cell_type == last.cell_type == "markdown"
     for word in ("colab.research.google.com", f"{notebook.name}", "**needs**", "**gives**", "**runtime**"):
         assert word in title.source
-    tags = [c.metadata.get("tags", []) for c in found[1:4]]
-    assert tags == [["bootstrap"], ["parameters"], []]
-    assert "stages.start(" in found[3].source
+    tags = [c.metadata.get("tags", []) for c in found[1:6]]
+    assert tags == [["bootstrap"], ["bootstrap"], ["bootstrap"], ["parameters"], []]
+    assert "stages.start(" in found[5].source
     assert "**Next:**" in last.source
     assert "assert" in found[-2].source and "stage.finish(" in found[-2].source
 
 
 def test_bootstrap_is_byte_identical():
-    assert len({cells(path)[1].source for path in NOTEBOOKS}) == 1
+    for place in (1, 2, 3):
+        assert len({cells(path)[place].source for path in NOTEBOOKS}) == 1
+
+
+def test_runs_are_kept_on_drive_only_where_one_says_so():
+    _, _, text, keep, *_ = cells(NOTEBOOKS[0])
+    assert text.cell_type == "markdown" and "TTLKIT_HOME" in text.source and "goes on from" in text.source
+    before = dict(os.environ)
+    exec(keep.source, {})  # noqa: S102 - our own cell
+    assert dict(os.environ) == before and keep.source.startswith("keep_on_drive = False")
+    mounted = []
+    drive = types.SimpleNamespace(mount=mounted.append)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in {
+            "google": types.ModuleType("google"),
+            "google.colab": types.SimpleNamespace(drive=drive),
+        }.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setenv("TTLKIT_HOME", "x")
+        exec(keep.source.replace("False", "True", 1), {})  # noqa: S102
+        assert mounted == ["/content/drive"] and machine.home() == Path("/content/drive/MyDrive/ttlkit")
 
 
 def test_bootstrap_keeps_the_big_packages():
@@ -66,7 +88,7 @@ def test_bootstrap_keeps_the_big_packages():
 
 
 def test_parameters_are_flat_literals_with_help_and_match_the_settings(notebook):
-    source = cells(notebook)[2].source
+    source = cells(notebook)[4].source
     for line in source.splitlines():
         found = re.fullmatch(r"(\w+) = (?:None|-?[\d.e-]+|\"[^\"]*\")  # type: (?:str|int|float) (.+)", line)
         assert found and found[2] == settings.HELP[found[1]], line
@@ -91,6 +113,32 @@ def test_links_between_notebooks_lead_somewhere(notebook):
     for cell in cells(notebook, "markdown"):
         for target in re.findall(r"\]\(([^)#]+\.ipynb)\)", cell.source):
             assert target.startswith("https://") or (notebook.parent / target).is_file()
+
+
+# ---- alone, in an empty folder -------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "variant", "taken"),
+    [
+        ("03_distillation", "", "teachers recognition, deblur, streaks"),
+        ("04_fine_tuning", "-student", "teacher streaks and distilled student"),
+        ("05_real_scene_evaluation", "", "student"),
+    ],
+)
+def test_each_notebook_runs_alone(stage, variant, taken, tmp_path):
+    command = [sys.executable, "-m", "papermill", str(REPO / f"notebooks/{stage}.ipynb"), "out.ipynb"]
+    command += ["-p", "profile", "smoke", "-k", "python3"]
+    options = {"env": environment(tmp_path), "capture_output": True, "text": True}
+    done = subprocess.run(command, cwd=tmp_path, timeout=300, **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"takes the released {taken} instead, trained on real photographs" in (tmp_path / "out.ipynb").read_text()
+    folder = tmp_path / "outputs/smoke"
+    assert {path.name for path in folder.iterdir()} - {".lock"} == {stage + variant}
+    assert json.loads((folder / (stage + variant) / "config.json").read_text())["released"]
+    if stage.startswith("05"):
+        assert "student" in (table := (folder / stage / "table.txt").read_text()) and "scratch" not in table
 
 
 # ---- the chain itself, as a user runs it ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ttlkit import machine, rain
 from ttlkit.apply import restore
 from ttlkit.data import collections, image_files, pocket, tensors
 from ttlkit.evaluate import metrics, scores
-from ttlkit.method import networks
+from ttlkit.method import networks, weights
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,25 @@ def test_it_is_small_and_says_what_it_is(student):
         header = json.loads(file.metadata()["ttlkit"])
     assert header["kind"] == "Restorer" and header["init"] == "student"
     assert (restore.RELEASED.parent / "README.md").is_file()
+
+
+def test_the_other_weights_are_small_and_load():
+    """Teachers and distilled student, as float16; the originals were compared when they were made, see the card."""
+    folder = restore.RELEASED.parent
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 12e6
+    card = (folder / "README.md").read_text()
+    for path in folder.glob("*.safetensors"):
+        model = weights.load_weights(path)
+        assert model.width == 16 and f"`{path.name}`" in card
+        expected = networks.Recogniser if "recognition" in path.name else networks.Restorer
+        assert type(model) is expected
+
+
+def test_half_precision_changes_less_than_a_level(student, tmp_path):
+    half = weights.save_weights(weights.load_weights(restore.RELEASED), tmp_path / "a.safetensors", half=True)
+    photograph = pocket.bundled("coffee")[:128, :160]
+    restored = restore.restore(restore.load_restorer(half), photograph)
+    assert np.abs(restored - restore.restore(student, photograph)).max() < 1 / 255
 
 
 def test_it_leaves_a_dry_photograph_and_takes_streaks_away(student):

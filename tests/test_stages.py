@@ -1,12 +1,14 @@
 """Run folders: what is done, what is stale, what is missing."""
 
 import json
+import shutil
 
 import pytest
 
 from ttlkit import files
+from ttlkit.apply import restore
 from ttlkit.evaluate import votes
-from ttlkit.runs import stages
+from ttlkit.runs import pipeline, released, stages, training
 from ttlkit.runs.settings import Distillation, Evaluation, FineTuning, Gap, TeacherPretraining, resolve
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
@@ -71,7 +73,7 @@ def test_what_a_stage_only_uses_may_be_missing_but_counts(home, collection):
     (teacher.folder / "teacher.safetensors").write_bytes(b"x")
     assert scenes.is_done()
     teacher.finish()
-    assert scenes.stale() == "02_teacher_pretraining-recognition has been made again"
+    assert scenes.stale() == "02_teacher_pretraining-recognition has been made"
 
 
 def test_parts_that_a_stage_does_not_read_do_not_make_it_stale(home, collection):
@@ -90,20 +92,128 @@ def test_done_records_what_made_it(home, collection):
     assert done["versions"]["torch"] != "absent"
 
 
+TEACHERS = ("recognition", "deblur", "streaks")
+TOLD = "is not finished in outputs/smoke: takes the released"
+
+
+def of(collection, kind, **given):
+    return StageRun(resolve(kind, {"profile": "smoke", "collection": str(collection), **given}))
+
+
+def make(collection, kind, file, **given):
+    """A finished stage of which nothing but the file is there that it hands on."""
+    stage = of(collection, kind, **given)
+    stage.begin()
+    (stage.folder / file).write_bytes(b"made")
+    stage.finish()
+    return stage
+
+
 @pytest.mark.parametrize(
     ("kind", "given", "words"),
     [
-        (Distillation, {}, ["02_teacher_pretraining-recognition", "task = 'recognition'", "make reproduce"]),
-        (FineTuning, {"init": "student"}, ["03_distillation.ipynb", "make reproduce"]),
+        (Distillation, {"tasks": "deblur,rotation"}, ["02_teacher_pretraining-rotation", "task = 'rotation'"]),
+        (FineTuning, {"init": "student", "tasks": "deblur"}, ["03_distillation.ipynb", "make reproduce"]),
+        (FineTuning, {"init": "student", "guide": ""}, ["03_distillation.ipynb", "make reproduce"]),
+        (FineTuning, {"init": "paper"}, ["03_distillation.ipynb with tasks = 'recognition,deblur'"]),
     ],
 )
-def test_a_missing_earlier_stage_is_named(home, collection, kind, given, words):
-    run = StageRun(resolve(kind, {"profile": "smoke", "collection": str(collection), **given}))
+def test_a_missing_earlier_stage_that_nothing_released_stands_for_is_named(home, collection, kind, given, words):
     with pytest.raises(SettingsError) as caught:
-        run.begin()
+        of(collection, kind, **given).begin()
     assert "\n" not in str(caught.value)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, collection, capsys):
+    stage = of(collection, Distillation).begin()
+    told = [line for line in capsys.readouterr().out.splitlines() if "released" in line]
+    assert len(told) == 1 and all(f"02_teacher_pretraining-{task}" in told[0] for task in TEACHERS)
+    assert told[0].endswith("takes the released teachers recognition, deblur, streaks instead, "
+                            "trained on real photographs")  # fmt: skip
+    taught = training.load_teachers(stage, TEACHERS)
+    assert list(taught) == list(TEACHERS) and {teacher.width for teacher in taught.values()} == {16}
+    recorded = json.loads((stage.folder / "config.json").read_text())["released"]
+    hashes = {task: files.sha256(released.FOLDER / f"teacher-{task}.safetensors") for task in TEACHERS}
+    assert recorded == {f"02_teacher_pretraining-{t}": {"teacher.safetensors": h} for t, h in hashes.items()}
+    stage.finish()
+    assert stages.stand_ins_of(stage.done()["inputs"]) == recorded and stage.is_done()
+    assert any("03_distillation took what is released for" in note for note in pipeline.notes(stage.run_folder))
+
+
+def test_a_released_file_goes_stale_when_the_run_has_its_own(home, collection):
+    given = {"init": "student", "guidance": 0}
+    tuned = of(collection, FineTuning, **given).begin()
+    assert tuned.require("03_distillation", "student.safetensors") == released.FOLDER / "distilled.safetensors"
+    before = tuned.key
+    tuned.finish()
+    make(collection, Distillation, "student.safetensors")
+    assert tuned.stale() == "03_distillation has been made"
+    again = of(collection, FineTuning, **given)
+    assert again.require("03_distillation", "student.safetensors").read_bytes() == b"made"
+    assert again.key != before  # no checkpoint of the one is taken up by the other
+    again.begin().finish()
+    assert again.is_done() and json.loads((again.folder / "config.json").read_text())["released"] == {}
+    shutil.rmtree(again.run_folder / "03_distillation")
+    assert again.stale() == "03_distillation has been made again"
+
+
+@pytest.mark.parametrize("left", ["config.json", ".finished.json", "checkpoint.pt", "DONE.json"])
+def test_a_stage_that_was_begun_is_not_replaced_by_what_is_released(home, collection, left):
+    stage = of(collection, FineTuning, init="student", guidance=0)
+    (stage.run_folder / "03_distillation").mkdir(parents=True)
+    assert stage.has("03_distillation") and stage.stand_ins("03_distillation")  # an empty folder is nothing
+    (stage.run_folder / "03_distillation" / left).write_text("half")
+    assert stage.has("03_distillation") and not stage.stand_ins("03_distillation")
+    with pytest.raises(SettingsError, match=r"03_distillation, which is not finished .*; or remove .*03_distillation"):
+        stage.begin()
+
+
+def test_a_damaged_stage_is_not_replaced_by_what_is_released(home, collection):
+    make(collection, Distillation, "student.safetensors")
+    stage = of(collection, FineTuning, init="student", guidance=0)
+    (stage.run_folder / "03_distillation" / "student.safetensors").write_bytes(b"edited")
+    with pytest.raises(SettingsError, match=r"whose student.safetensors is damaged or gone"):
+        stage.begin().require("03_distillation", "student.safetensors")
+
+
+def test_the_pipeline_takes_nothing_that_is_released(home, collection, monkeypatch):
+    stage = of(collection, FineTuning, init="student", guidance=0)
+    monkeypatch.setenv(stages.UNDER_PIPELINE, str(stage.folder))
+    assert not stage.stand_ins("03_distillation")
+    with pytest.raises(SettingsError, match=r"03_distillation, which is not finished"):
+        stage.begin()
+    scenes = of(collection, Evaluation)
+    monkeypatch.setenv(stages.UNDER_PIPELINE, str(scenes.folder))
+    with pytest.raises(SettingsError, match=r"04_fine_tuning-scratch, which is not finished"):
+        scenes.begin()
+
+
+def test_what_was_made_by_hand_from_the_release_runs_again_in_the_pipeline(home, collection):
+    of(collection, FineTuning, init="student").begin().finish()
+    given = {"profile": "smoke", "collection": str(collection)}
+    assert "04_fine_tuning-student" in pipeline.outlook(pipeline.plan(**given))
+
+
+def test_the_evaluation_leaves_out_what_is_neither_made_nor_released(home, collection, capsys):
+    scenes = of(collection, Evaluation, inits="scratch,deblur,student").begin()
+    told = [line for line in capsys.readouterr().out.splitlines() if "not finished" in line]
+    assert told == [
+        f"04_fine_tuning-student {TOLD} student instead, trained on real photographs",
+        "04_fine_tuning-scratch, 04_fine_tuning-deblur are not finished in outputs/smoke: left out",
+    ]
+    rows = [init for init in ("scratch", "deblur", "student") if scenes.has(f"04_fine_tuning-{init}")]
+    assert rows == ["student"]
+    found = scenes.require("04_fine_tuning-student", "restorer.safetensors")
+    assert found == restore.RELEASED
+    scenes.finish()
+    make(collection, FineTuning, "restorer.safetensors", init="scratch")
+    assert scenes.stale() == "04_fine_tuning-scratch has been made"
+
+
+def test_every_released_file_is_there():
+    assert {path.name for path in released.FOLDER.glob("*.safetensors")} == {s[2] for s in released.STAND_INS.values()}
 
 
 def test_a_stage_of_another_run_is_found_before_this_one_has_a_folder(home, collection):

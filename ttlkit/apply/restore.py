@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ SMALLEST = 64  # side below which smaller tiles save no memory: what they overla
 # What torch, ONNX Runtime and OpenVINO say, in errors of no kind of their own, where a processor's memory is full.
 NO_MEMORY = re.compile("can't alloc|failed to allocate|bad[ _]alloc|could not create a primitive", re.IGNORECASE)
 ENGINES = ("torch", *export.SUFFIXES.values())
+Progress = Callable[[float], None]
 STRONGEST = 1.5  # twice the streaks taken away would be dark streaks
 
 
@@ -42,18 +44,20 @@ def derain(
     device: str | None = None,
     tile: int | None = None,
     strength: float = 1.0,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Remove the rain from a photograph: `ttlkit.derain(image)`.
 
     `image`: (H, W, 3) RGB, uint8, uint16 or float in [0, 1], or the name of a file. Returns an array of the same
     shape and type; of a file, its upright pixels, uint8 or uint16. `weights`, `engine`, `device` as in `load_engine`,
-    `tile` and `strength` as in `apply`. Weights are read once.
+    `tile`, `strength` and `progress` as in `apply`. Weights are read once.
     """
     if isinstance(image, (str, Path)):
         image = photos.load_photo(image).pixels
     path = Path(weights).resolve()
     changed = path.stat().st_mtime_ns if path.exists() else 0
-    return apply(_cached_engine(path, changed, engine, device), np.asarray(image), tile=tile, strength=strength)
+    engine_of = _cached_engine(path, changed, engine, device)
+    return apply(engine_of, np.asarray(image), tile=tile, strength=strength, progress=progress)
 
 
 @functools.lru_cache(maxsize=2)
@@ -70,15 +74,21 @@ def restore(model: nn.Module, image: np.ndarray, *, precision: str = "no", tile:
 
 
 def apply(
-    engine: Engine, image: np.ndarray, *, tile: int | None = None, strength: float = 1.0, dtype=None
+    engine: Engine,
+    image: np.ndarray,
+    *,
+    tile: int | None = None,
+    strength: float = 1.0,
+    dtype=None,
+    progress: Progress | None = None,
 ) -> np.ndarray:
     """Remove the rain from an image (H, W, 3), float in [0, 1], uint8 or uint16; the same shape and type come back.
 
     `tile`: side of the tiles in pixels; by default an image of over 3 megapixels is cut into tiles of 1024. They
     overlap by the network's reach, so their seams show what the whole image shows; where one does not fit into the
     memory, all are halved. A network whose reach is unknown runs whole. `strength`, 0 to 1.5: the result is
-    rainy + strength · (restored - rainy), clipped. `dtype`: of the result, where it is another one. Takes the memory
-    of image, result and one tile.
+    rainy + strength · (restored - rainy), clipped. `dtype`: of the result, where it is another one. `progress` hears
+    after each tile which share is done, 1 at the end. Takes the memory of image, result and one tile.
     """
     if not 0 <= strength <= STRONGEST:
         raise SettingsError(f"strength = {strength} must be 0 to {STRONGEST}; 1 is what the network says")
@@ -94,7 +104,7 @@ def apply(
     out = np.empty(image.shape, dtype or image.dtype)
     while True:
         try:
-            _fill_tiles(engine, image, out, tile, strength)
+            _fill_tiles(engine, image, out, tile, strength, progress or (lambda share: None))
             return out
         except Exception as error:
             if not (isinstance(error, (MemoryError, *engine.too_large)) or NO_MEMORY.search(str(error))):
@@ -110,7 +120,9 @@ def apply(
         tile = smaller  # out of the handler, which keeps the tensors of the failed attempt alive
 
 
-def _fill_tiles(engine: Engine, image: np.ndarray, out: np.ndarray, tile: int, strength: float) -> None:
+def _fill_tiles(
+    engine: Engine, image: np.ndarray, out: np.ndarray, tile: int, strength: float, progress: Progress
+) -> None:
     halo = -(-(engine.radius or 0) // engine.multiple) * engine.multiple
     for top in range(0, len(image), tile):
         for left in range(0, image.shape[1], tile):
@@ -124,6 +136,8 @@ def _fill_tiles(engine: Engine, image: np.ndarray, out: np.ndarray, tile: int, s
                 restored = np.clip(rainy + strength * (restored - rainy), 0, 1)
             here = out[top : top + tile, left : left + tile]
             here[...] = np.round(restored * np.iinfo(out.dtype).max) if out.dtype.kind == "u" else restored
+            width, below = out.shape[1], min(top + tile, len(out)) - top
+            progress((top * width + below * min(left + tile, width)) / out[..., 0].size)
 
 
 def load_engine(

@@ -1,5 +1,6 @@
 """The pocket collection: made offline in seconds, from nothing but the installed packages."""
 
+import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -97,11 +98,13 @@ def _exactly(image: np.ndarray) -> np.ndarray:
 
 @cache
 def bundled(name: str) -> np.ndarray:
-    """A photograph that comes inside the scikit-image package (no download)."""
-    import skimage
-
-    folder = Path(skimage.__file__).parent / "data"
-    found = [path for path in folder.glob(f"{name}.*") if path.suffix in (".png", ".jpg")]
+    """A photograph that comes inside the packages scikit-image and scikit-learn (no download)."""
+    folders = []
+    for package, inside in (("skimage", "data"), ("sklearn", "datasets/images")):
+        spec = importlib.util.find_spec(package)  # importing scikit-learn takes a second
+        folders += [Path(place, inside) for place in (spec and spec.submodule_search_locations) or []]
+    found = [path for folder in folders for path in folder.glob(f"{name}.*") if path.suffix in (".png", ".jpg")]
     if not found:
-        raise FileNotFoundError(f"{folder}: no {name}; install scikit-image 0.22 or later")
+        where = " and ".join(map(str, folders))
+        raise FileNotFoundError(f"{where}: no {name}; install scikit-image 0.22 or later, and scikit-learn")
     return image_files.load_image(found[0])

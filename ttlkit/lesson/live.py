@@ -1,20 +1,19 @@
-"""What moves in a notebook: the live plot of a training, the before/after slider, the upload box."""
+"""What moves in a notebook by itself: the live plot of a training, and how far a restoration is."""
 
 import html
 import io
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from ttlkit.data import image_files
 from ttlkit.lesson.figures import plot_history
 
-VIEW_SIDE = 900  # longest side, in pixels, of a picture in the slider: each move sends it as a PNG
+VIEW_SIDE = 900  # longest side, in pixels, of a picture to look at: it is part of the page, or sent as a PNG
 
 
 def in_notebook() -> bool:
@@ -61,18 +60,39 @@ class LivePlot(AbstractContextManager):
         self._due = time.monotonic() + max(self.every, 19 * (time.monotonic() - start))
 
 
-def split_view(before: np.ndarray, after: np.ndarray, position: float) -> np.ndarray:
-    """Two pictures (H, W, 3) as one, uint8: `before` left of `position` in [0, 1], `after` right of it.
+class Progress:
+    """How far something is, in a notebook, called with the share that is done; elsewhere it does nothing.
 
-    At 0 it is all after, at 1 all before; in between a white line marks the divider.
+    A saved notebook keeps one line.
     """
-    if before.shape != after.shape:
-        raise ValueError(f"before {before.shape} and after {after.shape} must have the same size")
-    edge = round(position * before.shape[1])
-    mixed = np.concatenate([image_files.to_u8(before[:, :edge]), image_files.to_u8(after[:, edge:])], axis=1)
-    if 0 < edge < before.shape[1]:
-        mixed[:, edge - 1 : edge + 1] = 255
-    return mixed
+
+    def __init__(self, what: str, every: float = 0.3):
+        self.what, self.every = what, every
+        self._began = self._drawn = time.monotonic()
+        self._active, self._handle, self.share = in_notebook(), None, 0.0
+
+    def __call__(self, share: float) -> None:
+        """Take a share from 0 to 1."""
+        self.share, now = share, time.monotonic()
+        if self._active and (share >= 1 or now >= self._drawn + self.every):
+            from IPython.display import display
+
+            self._drawn = now
+            if self._handle:
+                self._handle.update(self)
+            else:
+                self._handle = display(self, display_id=True)
+
+    def __repr__(self) -> str:
+        return f"{self.what}: " + (f"{self.share:.0%}" if self.share < 1 else f"{self._drawn - self._began:.1f} s")
+
+    def _repr_html_(self) -> str:
+        return f"{bar(self.share) if self.share < 1 else ''}{html.escape(repr(self))}"
+
+
+def bar(share: float) -> str:
+    """A progress bar as HTML."""
+    return f'<progress value="{share:.2f}" aria-label="{share:.0%} done"></progress> '
 
 
 def png_bytes(picture_u8: np.ndarray) -> bytes:
@@ -80,62 +100,3 @@ def png_bytes(picture_u8: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(picture_u8).save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
-
-
-def compare_slider(before: np.ndarray, after: np.ndarray):
-    """A widget: drag the slider to see `before` on the left and `after` on the right of the divider.
-
-    Images (H, W, 3), float in [0, 1] or uint8, of one size (else ValueError); works with ipywidgets 7 and 8.
-    """
-    import ipywidgets as widgets
-
-    def small(picture: np.ndarray) -> np.ndarray:
-        view = Image.fromarray(image_files.to_u8(picture))
-        view.thumbnail((VIEW_SIDE, VIEW_SIDE))
-        return np.asarray(view)
-
-    left, right = small(before), small(after)
-    shown = widgets.Image(format="png")
-    slider = widgets.FloatSlider(
-        0.5, min=0, max=1, step=0.01, description="Share shown as before", readout_format=".0%",
-        style={"description_width": "initial"}, layout={"width": "100%", "max_width": f"{max(300, left.shape[1])}px"},
-    )  # fmt: skip
-
-    def on_move(_=None) -> None:
-        shown.value = png_bytes(split_view(left, right, slider.value))
-
-    on_move()
-    slider.observe(on_move, "value")
-    return widgets.VBox([widgets.HTML("Left of the line: before. Right of it: after."), shown, slider])
-
-
-def upload_box(restore: Callable[[np.ndarray], np.ndarray]):
-    """A widget: choose a picture, see it before and after `restore` (float (H, W, 3) to the same)."""
-    import ipywidgets as widgets
-
-    chooser = widgets.FileUpload(description="Choose a picture", accept="image/*", layout={"width": "auto"})
-    message = widgets.HTML("Choose a rainy photograph. It stays on the machine that runs this notebook.")
-    result = widgets.VBox([])
-
-    def on_upload(change) -> None:
-        files = change["new"]  # ipywidgets 7 gives {name: {"content", ...}}, 8 ({"name", "content", ...}, ...)
-        if isinstance(files, dict):
-            files = [{**entry, "name": name} for name, entry in files.items()]
-        if not files:
-            return
-        given, name = files[-1]["name"], html.escape(files[-1]["name"])
-        message.value = f"{name}: restoring …"
-        result.children = ()
-        start = time.monotonic()
-        try:
-            rainy = image_files.to_float(image_files.decode_u8(io.BytesIO(files[-1]["content"]), given))
-            result.children = (compare_slider(rainy, restore(rainy)),)
-            height, width, _ = rainy.shape
-            message.value = f"{name}: {width} × {height} pixels, restored in {time.monotonic() - start:.1f} s."
-        except image_files.ImageError as error:
-            message.value = f"<b>Not usable.</b> {html.escape(str(error))}"
-        except Exception as error:  # a callback's traceback would vanish in the server's log
-            message.value = f"<b>Restoring {name} failed.</b> {html.escape(repr(error))}"
-
-    chooser.observe(on_upload, "value")
-    return widgets.VBox([chooser, message, result])

@@ -1,5 +1,6 @@
 """Weights: safetensors in and out, what starts from what, blending, freezing."""
 
+import copy
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,18 +23,25 @@ class WeightsError(ValueError):
     """Weights cannot be used; the message names the file and the way out."""
 
 
-def save_weights(model: nn.Module, path: str | Path, **card: str) -> Path:
-    """Write one of KINDS as safetensors, whole or not at all; `card` and a checksum go into its header."""
+def save_weights(model: nn.Module, path: str | Path, half: bool = False, **card: str) -> Path:
+    """Write one of KINDS as safetensors, whole or not at all; `card` and a checksum go into its header.
+
+    `half`: as float16, for half the size. The checksum is that of the rounded weights, which is what will be loaded.
+    """
+    if half:
+        model = copy.deepcopy(model).half().float()
+        check_finite(model, path)  # float16 ends at 65504
     facts = {"kind": type(model).__name__, "arguments": model.arguments, **card, "checksum": checksum(model)}
     header = {"ttlkit": json.dumps(facts)}  # one entry: safetensors writes several in random order
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    kind = torch.float16 if half else None
+    tensors = {name: tensor.detach().to("cpu", kind).contiguous() for name, tensor in model.state_dict().items()}
     with files.whole(path) as place:
         place.write_bytes(save(tensors, header))  # safetensors itself would raise no OSError where the disk is full
     return Path(path)
 
 
 def load_weights(path: str | Path) -> Any:
-    """Rebuild the network that `save_weights` wrote, on the CPU, in evaluation mode.
+    """Rebuild the network that `save_weights` wrote, float32, on the CPU, in evaluation mode.
 
     WeightsError names a bad file, also where a bit of a weight has changed, which older files cannot tell.
     """

@@ -18,7 +18,7 @@ from ttlkit.method.starts import STARTS, STUDENT, start_of
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
-from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done
+from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done, stand_ins_of
 from ttlkit.words import SettingsError, check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
@@ -231,6 +231,11 @@ def sections(run_folder: Path) -> list[Path]:
 
 
 def notes(run_folder: Path) -> list[str]:
-    """One line for each finished stage whose code is not today's: results of two codes may stand side by side."""
+    """One line for each finished stage that took released weights for those of this run, or whose code is not today's.
+
+    Results of two codes may stand side by side.
+    """
     folders = sorted(path.parent for path in run_folder.glob("[0-9][0-9]_*/DONE.json"))
-    return [f"{folder.name} {OTHER_CODE}: {other}" for folder in folders if (other := other_code(folder))]
+    found = {folder.name: stand_ins_of(inputs) for folder in folders if (inputs := read_done(folder).get("inputs"))}
+    taken = [f"{name} took what is released for {', '.join(given)}" for name, given in found.items() if given]
+    return taken + [f"{folder.name} {OTHER_CODE}: {other}" for folder in folders if (other := other_code(folder))]

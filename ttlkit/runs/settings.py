@@ -36,7 +36,7 @@ HELP = {
     "sets": "test: the sets to report with; val: those to choose recipes with",
     "real": "held-out: judge by the real photographs that no stage trains on; all: by the others too",
     "run_names": "run folders below outputs/, separated by commas",
-    "image": "a photograph of yours; nothing: a held-out one of the collection",
+    "image": "a photograph of yours, a path or a link; nothing: one in rendered rain",
 }
 
 
@@ -57,6 +57,7 @@ class Settings:
     stage: ClassVar[str] = ""
     reads: ClassVar[tuple[str, ...]] = ()  # parts of the collection whose change makes the stage stale
     names: ClassVar[tuple[str, ...]] = ()  # parameters that name files or folders, whose content counts
+    spares: ClassVar[bool] = False  # run by hand, it leaves out what is neither made nor released
     profile: str = knob("pocket")
     collection: str = knob("pocket")
     run: str | None = knob()
@@ -172,6 +173,7 @@ class Evaluation(Settings):
     stage = "05_real_scene_evaluation"
     reads = ("test", "val", "real", "synthetic")
     names = ("peers",)
+    spares = True
     sets: Sets = knob("test")
     inits: str | None = knob(profile="inits")
     peers: str = knob("")
@@ -215,11 +217,10 @@ class Ablation(Settings):
 @dataclass(frozen=True)
 class StartHere(Settings):
     stage = "00_start_here"
-    reads = ("real",)
     names = ("image",)
     image: str = knob("")
 
-    def needs(self) -> list[str]:
+    def uses(self) -> list[str]:
         return [f"04_fine_tuning-{STUDENT}"]
 
 

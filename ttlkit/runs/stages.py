@@ -17,7 +17,7 @@ from ttlkit import files, machine
 from ttlkit.data import cache
 from ttlkit.data.collections import open_collection
 from ttlkit.data.image_files import SUFFIXES
-from ttlkit.runs import code
+from ttlkit.runs import code, released
 from ttlkit.runs.profiles import PROFILES
 from ttlkit.runs.settings import STAGES, Settings, Training, how_to_make, resolve
 from ttlkit.words import SettingsError, split_names
@@ -26,6 +26,7 @@ T = TypeVar("T")
 DONE, HALF = "DONE.json", ".finished.json"  # HALF: the notebook has ended, but is not written yet
 VOTES = "votes.csv"  # what a person gave, not the stage: no result of it, never removed
 UNDER_PIPELINE = "TTLKIT_STAGE"  # set for a kernel by the pipeline: the folder of the stage that it runs
+STOOD_IN = "released "  # before the hash of a released file that an earlier stage of the run has not replaced yet
 ELSEWHERE = ("run", "collection", "workers")  # settings that say where and with how many hands, not what
 
 
@@ -59,7 +60,10 @@ class StageRun:
             "settings": {k: v for k, v in given.items() if k not in (*ELSEWHERE, *self.settings.names)},
             "images": {**read, "simulated": (self.collection / "SIMULATED.txt").exists()},
             "files": {name: named_files(given[name], name == "peers") for name in self.settings.names},
-            "earlier stages": {name: self._handed_on(name) for name in (*self.settings.needs(), *self.settings.uses())},
+            "earlier stages": {
+                **{name: self._handed_on(name) or self._stood_in(name) for name in self.settings.needs()},
+                **{name: self._handed_on(name) for name in self.settings.uses()},
+            },
             "precision": machine.precision(),
             "code": code.of_notebook(self.settings.stage),
             "notebook": code.notebook_hash(self.settings.stage),
@@ -114,26 +118,65 @@ class StageRun:
         made = read_done(self.run_folder / name).get("files", {})
         return {file: digest for file, digest in made.items() if file.endswith((".safetensors", ".csv"))}
 
+    def _stood_in(self, name: str) -> dict[str, str]:
+        return {file: STOOD_IN + files.sha256(path) for file, path in self.stand_ins(name).items()}
+
+    # ---- what the run has not made, by hand -----------------------------------------------------------------------
+
+    def stand_ins(self, name: str) -> dict[str, Path]:
+        """Released files that stand in for those of an earlier stage that the run has not begun; {} for other stages.
+
+        The pipeline, which makes every stage, takes none.
+        """
+        return released.files_for(name, self.settings) if self._lacks(name) else {}
+
+    def has(self, name: str) -> bool:
+        """Whether there is anything to take from an earlier stage: of the run, be it damaged, or of the release."""
+        return not self._lacks(name) or bool(self.stand_ins(name))
+
+    def _lacks(self, name: str) -> bool:
+        folder = (self.run_folder / name).resolve()
+        return not self._under_pipeline() and not (folder.is_dir() and any(folder.iterdir()))
+
+    def _say_what_is_missing(self) -> None:
+        """One line for what comes from the release, and one for what is left out."""
+        missing = [name for name in self.settings.needs() if self._lacks(name)]
+        for found in (True, False):
+            if names := [name for name in missing if bool(self.stand_ins(name)) == found]:
+                instead = f"takes the released {released.what(names)} instead, trained on real photographs"
+                lacking = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} not finished"
+                print(f"{lacking} in outputs/{self.run_folder.name}: {instead if found else 'left out'}")
+
     # ---- doing it ------------------------------------------------------------------------------------------------
 
     def require(self, name: str, file: str = "") -> Path:
-        """A file of an earlier stage; SettingsError names the stage to run first where it is missing or damaged."""
+        """A file of an earlier stage, or the released one that stands in for it where the run has not begun that stage.
+
+        SettingsError names the stage to run first where there is neither, and where it is half done or damaged.
+        """
         folder = (self.run_folder / name).resolve()  # "../other-run/..." before this run has a folder
         done = read_done(folder)
         path, digest = folder / file, done.get("files", {}).get(file)
         damaged = digest and (not path.is_file() or files.sha256(path) != digest)
+        if not done and (instead := self.stand_ins(name)):
+            return instead[file] if file else released.FOLDER
         if not done or damaged:
             problem = f"whose {file} is damaged or gone" if damaged else "which is not finished"
             raise SettingsError(
                 f"{self.name} needs {name}, {problem} in {self.run_folder}: "
                 f"run notebooks/{how_to_make(name)} first, or `make reproduce`"
+                + (f"; or remove {folder}, and what is released stands in" if self._may_stand_in(name) else "")
             )
         return path
+
+    def _may_stand_in(self, name: str) -> bool:
+        return bool(released.files_for(name, self.settings)) and not self._lacks(name) and not self._under_pipeline()
 
     def begin(self, writes: bool = True) -> StageRun:
         """Check the earlier stages, freeze the inputs, seed everything, write config.json (one process `writes`)."""
         for name in self.settings.needs():
-            self.require(name)
+            if self.has(name) or not self.settings.spares:
+                self.require(name)
         if changed := code.changed_since_loaded():
             raise SettingsError(f"{', '.join(changed)} changed after this process had loaded it; restart the kernel")
         for frozen in ("inputs", "training_cells"):
@@ -143,12 +186,13 @@ class StageRun:
         machine.tune_process()
         if not writes:
             return self
+        self._say_what_is_missing()
         self.clear()
         (self.folder / "figures").mkdir(parents=True, exist_ok=True)
         if not isinstance(self.settings, Training):  # the trainer looks after its own rows when it resumes
             (self.folder / "metrics.jsonl").unlink(missing_ok=True)
-        facts = {"stage": self.name, **asdict(self.settings), **machine.provenance()}
-        files.write_json(self.folder / "config.json", facts)
+        facts = {"stage": self.name, **asdict(self.settings), "released": stand_ins_of(self.inputs)}
+        files.write_json(self.folder / "config.json", {**facts, **machine.provenance()})
         return self
 
     def clear(self) -> None:
@@ -232,11 +276,15 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
     stage_run = StageRun(resolve(kind, given))
     if not stage_run._under_pipeline():
         hold(stage_run.run_folder)
-    if stage_run.settings.collection == "pocket" and not stage_run.collection.exists():
+    if stage_run.settings.reads and stage_run.settings.collection == "pocket" and not stage_run.collection.exists():
         open_collection(stage_run.collection, stage_run.profile.pocket_scenes)  # or it would be made after the look
     stage_run.begin()
     print(f"{stage_run.name}: profile {stage_run.settings.profile}, seed {stage_run.settings.seed}")
-    print(f"images from {stage_run.collection}\nresults to  {stage_run.folder}")
+    print(
+        *[f"images from {stage_run.collection}"] * bool(stage_run.settings.reads),
+        f"results to  {stage_run.folder}",
+        sep="\n",
+    )
     return stage_run
 
 
@@ -291,6 +339,15 @@ def read_done(folder: Path) -> dict[str, Any]:
     return facts if whole else {}
 
 
+def stand_ins_of(inputs: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The earlier stages of a stage's inputs for which released files stood in: name to file to hash."""
+    found = {
+        name: {file: digest.removeprefix(STOOD_IN) for file, digest in made.items() if digest.startswith(STOOD_IN)}
+        for name, made in inputs["earlier stages"].items()
+    }
+    return {name: taken for name, taken in found.items() if taken}
+
+
 def difference(before: Any, now: Any, ignored: tuple[str, ...] = ()) -> str:
     """Why a stage with the inputs `before` has to run again, in words; '' where `now` is the same."""
     if not isinstance(before, dict) or before.keys() != now.keys():
@@ -306,7 +363,8 @@ def difference(before: Any, now: Any, ignored: tuple[str, ...] = ()) -> str:
             changed = ", ".join(f"{name} {old.get(name)} -> {now[part].get(name)}" for name in names)
             return f"its settings have changed ({changed})"
         if part == "earlier stages":
-            return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} been made again"
+            again = " again" if any(old.get(name) and name not in stand_ins_of({part: old}) for name in names) else ""
+            return f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} been made{again}"
         named = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         where = {"images": "images in ", "files": "files of ", "code": ""}[part]
         return f"{where}{named} {'has' if part == 'code' and len(names) == 1 else 'have'} changed"
