@@ -78,6 +78,29 @@ def _arrow(ax, start: tuple[float, float], end: tuple[float, float], colour: str
     ax.add_patch(FancyArrowPatch(start, end, zorder=2, **look))
 
 
+def as_grey(channel: Any, of: Any) -> np.ndarray:
+    """A channel (H, W) as a picture: grey at the mean of `of`, black and white two standard deviations away."""
+    channel, of = np.asarray(channel, np.float32), np.asarray(of, np.float32)
+    return np.clip(0.5 + (channel - of.mean()) / (4 * of.std() + 1e-8), 0, 1)
+
+
+def loudest(features: Any) -> np.ndarray:
+    """The channel with the largest spread of features (B, C, H, W), of the first image, as a picture (H, W)."""
+    values = features.float().cpu().numpy()
+    channel = values.std(axis=(0, 2, 3)).argmax()
+    return as_grey(values[0, channel], values[:, channel])
+
+
+def side_by_side(student: Any, teacher: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The teacher's loudest channel and the adapted student's, (B, C, H, W) both, as pictures of one scale.
+
+    The student's is standardised as it is: it has learned the teacher's standardised features.
+    """
+    said, told = student.float().cpu().numpy(), teacher.float().cpu().numpy()
+    channel = told.std(axis=(0, 2, 3)).argmax()
+    return as_grey(told[0, channel], told[:, channel]), np.clip(0.5 + said[0, channel] / 4, 0, 1)
+
+
 def plot_scales(features: Mapping[str, Any], title: str | None = None) -> Figure:
     """How strong each channel is, from the loudest to the faintest; `features`: name to an array (B, C, H, W)."""
     figure, (ax,) = panels(7, 3.2, title, yscale="log", xlabel="channel, from the loudest", ylabel="standard deviation")

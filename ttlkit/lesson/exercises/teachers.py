@@ -44,8 +44,8 @@ EXERCISES = (
         notebook=NOTEBOOK,
         question="Write the sample of the task `deblur`, without its chance. Blur the photograph $J$ (H, W, 3) with a "
         "Gaussian of `sigma` pixels, then veil it: $I = J\\,t + A\\,(1 - t)$. The share $t$ of the scene gets through "
-        "the rain; the rest is the light $A$ of the sky. `gaussian_filter(image, sigmas)` takes one sigma for each "
-        "axis.",
+        "the rain; the rest is the light $A$ of the sky. `gaussian_filter(image, sigmas)` of `scipy.ndimage` takes one "
+        "sigma for each axis.",
         takes="photograph, sigma, t, light",
         begin="blur first: gaussian_filter(photograph, ...) with a sigma for rows, for columns and for colours",
         right=lambda photograph, sigma, t, light: _veiled(photograph, (sigma, sigma, 0), t, light),
@@ -60,7 +60,8 @@ EXERCISES = (
             "it is blurred and darker; where is the light of the sky?": lambda p, s, t, a: _veiled(p, (s, s, 0), t, 0),
         },
         probes=[(_photographs[0], 1.0, 0.8, 0.9), (_photographs[1], 2.5, 0.6, 0.7)],
-        solution="def answer(photograph, sigma, t, light):\n"
+        solution="from scipy.ndimage import gaussian_filter\n\n\n"
+        "def answer(photograph, sigma, t, light):\n"
         "    blurred = gaussian_filter(photograph, (sigma, sigma, 0))  # not over the colours\n"
         "    return blurred * t + light * (1 - t)",
     ),
