@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import LogLocator
 
 from ttlkit.lesson.figures import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, colours, new_figure, panels
 from ttlkit.method.networks import CELL, PLACES
@@ -107,7 +108,9 @@ def plot_scales(features: Mapping[str, Any], title: str | None = None) -> Figure
     for name, colour in colours(features).items():
         spread = np.sort(np.asarray(features[name]).std(axis=(0, 2, 3)))[::-1]
         ax.plot(np.arange(1, len(spread) + 1), np.maximum(spread, 1e-6), "o-", color=colour, markersize=3, label=name)
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter("")
     ax.legend(fontsize=9)
     return figure
 

@@ -129,9 +129,11 @@ def plot_history(rows: Sequence[dict], keys: Sequence[str], title: str | None = 
     return figure
 
 
-def plot_curves(histories: Mapping[str, Sequence[dict]], keys: Sequence[str], title: str | None = None) -> Figure:
+def plot_curves(
+    histories: Mapping[str, Sequence[dict]], keys: Sequence[str], label: str = "loss", title: str | None = None
+) -> Figure:
     """Several trainings in one axes: of each row the first of `keys` that it has, over the step; running means."""
-    figure, (ax,) = panels(7, 3.4, title, xlabel="step", ylabel=keys[0].replace("_", " "))
+    figure, (ax,) = panels(7, 3.4, title, xlabel="step", ylabel=label)
     for name, colour in colours(histories).items():
         own = {row["step"]: next((row[key] for key in keys if key in row), None) for row in histories[name]}
         values = pd.Series({step: finite_number(value) for step, value in own.items()}, dtype=float).sort_index()
