@@ -70,7 +70,7 @@ def test_each_typical_mistake_gets_its_hint_and_no_hint_gives_the_solution_away(
     for hint, mistake in exercise.wrong.items():
         wrong = mistake if exercise.takes else mistake()
         assert check.verdict(exercise.name, wrong) == f"not yet: {hint}"
-        assert not any(line.strip() in hint for line in exercise.solution.splitlines())
+        assert not any(line.strip() in hint for line in exercise.solution.splitlines() if line.strip())
 
 
 def test_no_answer_yet_says_where_to_begin_and_nothing_fails(exercise, capsys):

@@ -93,13 +93,14 @@ def loudest(features: Any) -> np.ndarray:
 
 
 def side_by_side(student: Any, teacher: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The teacher's loudest channel and the adapted student's, (B, C, H, W) both, as pictures of one scale.
+    """The loudest channel of the teacher's features and the student's adapted one, as pictures (H, W).
 
-    The student's is standardised as it is: it has learned the teacher's standardised features.
+    Features (B, C, H, W), of which the first image is shown. Each picture has its own scale: a teacher's features may
+    be far stronger in other images, and the student follows them after they were standardised over all.
     """
-    said, told = student.float().cpu().numpy(), teacher.float().cpu().numpy()
-    channel = told.std(axis=(0, 2, 3)).argmax()
-    return as_grey(told[0, channel], told[:, channel]), np.clip(0.5 + said[0, channel] / 4, 0, 1)
+    told, said = (values[0].float().cpu().numpy() for values in (teacher, student))
+    channel = told.std(axis=(1, 2)).argmax()
+    return as_grey(told[channel], told[channel]), as_grey(said[channel], said[channel])
 
 
 def plot_scales(features: Mapping[str, Any], title: str | None = None) -> Figure:
