@@ -2,17 +2,21 @@
 
 import copy
 import math
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 
 from ttlkit.data import collections
+from ttlkit.lesson import live
 from ttlkit.method import adaptation, losses, networks, recipes, semi_supervised, weights
 from ttlkit.method.connected_tasks import TASKS
 from ttlkit.method.starts import STARTS, start_of
 from ttlkit.runs import pipeline, settings, stages, training
 from ttlkit.words import SettingsError
 
+REPO = Path(__file__).resolve().parents[1]
 STUDENTS = ({}, {"tasks": "recognition,deblur", "guide": ""})
 SEMI = ("mixture", "gaussian-process", "mean-teacher")
 STATEFUL = (*SEMI, "paper-head-first", "paper-near", "paper-low-rank")
@@ -114,6 +118,74 @@ def test_what_a_row_remembers_survives_an_interruption(made, init):
     fit.checkpoint.unlink()
     assert weights.checksum(again.model) == expected
     assert [row["loss"] for row in fit.history] == [row["loss"] for row in rows]
+
+
+def training_cell():
+    cells = nbformat.read(REPO / "notebooks/04_fine_tuning.ipynb", 4).cells
+    (found,) = [cell.source for cell in cells if "trainer_for(" in cell.source and cell.cell_type == "code"]
+    return found
+
+
+@pytest.mark.parametrize("init", ["student", "paper-low-rank", "mean-teacher"])
+def test_the_training_cell_may_be_run_again(made, init):
+    """Twice, and after a stop before the first checkpoint: the same weights, though `blend` mixes the start in."""
+    stage = open_stage("04_fine_tuning", made, init=init, blend=0.2).begin()
+
+    def scope():
+        recipe = training.fine_tuning(stage.begin(), collections.open_collection(made))
+        names = {"live": live, "training": training, "weights": weights, "init": init}
+        return {**names, "stage": stage, "settings": stage.settings, "recipe": recipe}
+
+    def restorer_of(scope):
+        exec(training_cell(), scope)  # noqa: S102 - our own notebook
+        return weights.checksum(scope["restorer"])
+
+    first = scope()
+    expected = restorer_of(first)
+    assert stage.settings.blend == (0.2 if start_of(init).blends else 0)
+    assert restorer_of(first) == expected  # run again in the same kernel
+    checkpoint = stage.folder / "checkpoint.pt"
+    checkpoint.unlink()
+    assert restorer_of(first) == expected  # and without the checkpoint
+    checkpoint.unlink()
+
+    stopped, calls = scope(), []
+    step = stopped["recipe"].objective
+
+    def killed(model, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise Killed
+        return step(model, batch)
+
+    object.__setattr__(stopped["recipe"], "objective", killed)
+    with pytest.raises(Killed):
+        restorer_of(stopped)
+    assert not checkpoint.exists()
+    assert restorer_of(stopped) == expected
+    checkpoint.unlink()
+
+
+def test_another_start_is_trained_beside_and_its_own_notebook_finds_it(made, monkeypatch, capsys):
+    stage, collection = open_stage("04_fine_tuning", made, init="student").begin(), collections.open_collection(made)
+    assert training.beside(stage, "scratch", collection) == ([], None)
+    assert "run this notebook with init = 'scratch' first" in capsys.readouterr().out
+    monkeypatch.setattr(training, "SIDE_BY_SIDE", (stage.settings.profile,))
+    rows, found = training.beside(stage, "scratch", collection)
+    recipe, fit = ready("scratch", made)  # what the notebook of that start does
+    assert fit.fit() == rows and "going on from step 3 of 3" in capsys.readouterr().out
+    assert weights.checksum(recipe.restorer()) == weights.checksum(found)
+    own = open_stage("04_fine_tuning", made, init="scratch").begin()
+    weights.save_weights(found, own.folder / "restorer.safetensors")
+    own.finish()
+    monkeypatch.setattr(training, "fine_tuning", None)  # it is done, so nothing is trained
+    again, loaded = training.beside(stage, "scratch", collection)
+    assert again == rows and weights.checksum(loaded) == weights.checksum(found)
+    other = open_stage("04_fine_tuning", made, init="student", steps=5)
+    assert training.beside(other, "scratch", collection) == ([], None)
+    assert "its settings have changed (steps 3 -> 5)" in capsys.readouterr().out
+    (own.folder / "checkpoint.pt").unlink()
+    (own.folder / "DONE.json").unlink()
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------
@@ -227,7 +299,8 @@ def test_low_rank_changes_start_as_nothing_stay_low_and_merge():
         merged = low.plain()
         torch.testing.assert_close(merged(images(2)), expected)
         assert not torch.allclose(before(images(2)), expected)
-    assert merged.state_dict().keys() == before.state_dict().keys() and low.plain() is merged
+    assert merged.state_dict().keys() == before.state_dict().keys()
+    assert weights.checksum(low.plain()) == weights.checksum(merged)  # and nothing has changed meanwhile
     change = merged.backbone.encoders[2].first.weight - before.backbone.encoders[2].first.weight
     assert torch.linalg.matrix_rank(change.detach().flatten(1), rtol=1e-4) == adaptation.RANK
 

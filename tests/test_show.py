@@ -5,11 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 
 from ttlkit.data import image_files
 from ttlkit.gap import plots
-from ttlkit.lesson import figures
+from ttlkit.lesson import drawings, figures
+from ttlkit.method import networks
+from ttlkit.method.starts import STARTS
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -134,6 +137,53 @@ def test_a_figure_is_a_png_for_a_notebook_and_unknown_to_pyplot():
     figure = figures.plot_history([{"step": 1, "loss": 2.0}], ["loss"])
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert plt.get_fignums() == []
+
+
+def words_of(figure):
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def test_several_trainings_stand_in_one_axes_each_with_the_first_key_that_it_has():
+    guided = [{"step": n, "loss": 5.0, "pairs": 1.0} for n in (10, 20)]
+    figure = figures.plot_curves({"student": guided, "scratch": [{"step": 10, "loss": 2.0}]}, ["pairs", "loss"], "here")
+    (ax,) = figure.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in ax.lines if not line.get_label().startswith("_")}
+    assert drawn == {"student": [1.0, 1.0], "scratch": [2.0]} and ax.get_ylabel() == "here"
+
+
+@pytest.mark.parametrize(("width", "side"), [(8, 32), (24, 64)])
+def test_the_drawn_network_has_the_shapes_of_the_network(width, side):
+    backbone = networks.UNet(width)
+    with torch.no_grad():
+        shapes = [" × ".join(map(str, found.shape[1:])) for found in backbone(torch.zeros(1, 3, side, side))]
+    words = words_of(drawings.plot_network(backbone, side, title="net"))
+    for shape, place in zip(shapes, networks.PLACES, strict=True):
+        assert shape in words and place in words
+    assert "one logit" in words_of(drawings.plot_network(backbone, side, "one logit"))
+
+
+def test_the_starts_are_drawn_from_the_table():
+    words = words_of(drawings.plot_starts(list(STARTS), "student", "streaks"))
+    assert set(STARTS) <= set(words) and {start.way for start in STARTS.values() if start.way} <= set(words)
+    few = words_of(drawings.plot_starts(["scratch", "deblur", "student"], "deblur", "streaks", ["blend"]))
+    assert {"untrained", "teachers", "student", "few pairs", "the guide", "(blend)"} <= set(few)
+    assert not {"all pairs", "real rain"} & set(few)  # no row there has them
+    assert "the guide" not in words_of(drawings.plot_starts(["unguided"], "", "streaks"))
+
+
+def test_features_are_drawn_on_one_scale():
+    loud = torch.tensor([0.1, 9, 1])[:, None, None]
+    features = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * loud
+    values = features.numpy()
+    assert np.array_equal(drawings.loudest(features), drawings.as_grey(values[0, 1], values[:, 1]))
+    assert drawings.as_grey(np.full((2, 2), 3.0), np.array([1.0, 5.0])).tolist() == [[0.5, 0.5], [0.5, 0.5]]
+    variance, mean = torch.var_mean(features, (0, 2, 3), correction=0, keepdim=True)
+    standardised = (features - mean) / variance.sqrt()
+    told, said = drawings.side_by_side(standardised, features)
+    np.testing.assert_allclose(told, said, atol=1e-5)  # a perfect student looks like its teacher
+    assert np.all(drawings.side_by_side(0 * features, features)[1] == 0.5)
+    (line,) = drawings.plot_scales({"a": values}).axes[0].lines
+    assert list(line.get_ydata()) == sorted(values.std(axis=(0, 2, 3)), reverse=True)
 
 
 NAMES = ["$$", r"rain_$\foo$", "a$b", "$x$", r"\$"]

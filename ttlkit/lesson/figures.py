@@ -5,7 +5,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, cycle
 from numbers import Integral, Real
 from typing import Any
@@ -126,6 +126,22 @@ def plot_history(rows: Sequence[dict], keys: Sequence[str], title: str | None = 
             mean = values.rolling(window, center=True, min_periods=1).mean()
             ax.plot(mean, color=colour, linewidth=2, label=f"mean of {window} rows")
             ax.legend(fontsize=8)
+    return figure
+
+
+def plot_curves(
+    histories: Mapping[str, Sequence[dict]], keys: Sequence[str], label: str = "loss", title: str | None = None
+) -> Figure:
+    """Several trainings in one axes: of each row the first of `keys` that it has, over the step; running means."""
+    figure, (ax,) = panels(7, 3.4, title, xlabel="step", ylabel=label)
+    for name, colour in colours(histories).items():
+        own = {row["step"]: next((row[key] for key in keys if key in row), None) for row in histories[name]}
+        values = pd.Series({step: finite_number(value) for step, value in own.items()}, dtype=float).sort_index()
+        window = max(1, len(values) // 10)
+        ax.plot(values, color=colour, alpha=0.25, linewidth=0.8)
+        ax.plot(values.rolling(window, center=True, min_periods=1).mean(), color=colour, linewidth=2, label=name)
+    ax.set_ylim(0, None)
+    ax.legend(fontsize=9)
     return figure
 
 

@@ -5,6 +5,7 @@ Ours: photographs beside the pairs for the guide, and `rendered` rain in a share
 fine-tune, each with its reference.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,8 @@ WAYS = {**adaptation.WAYS, **semi_supervised.WAYS}
 class Recipe:
     """`objective(model, batch)` trains `model` on `samples`; frozen `teachers` help; `held_out` is never seen.
 
-    `start`: the weights of a restorer before its fine-tuning. What it is afterwards, says `restorer`.
+    `start`: the weights of a restorer before its fine-tuning. What it is afterwards, says `restorer`. `untrained`: the
+    state of `model` before the first step, so that a training can begin again.
     """
 
     model: Any
@@ -34,10 +36,14 @@ class Recipe:
     teachers: Mapping[str, Any] = field(default_factory=dict)
     held_out: Any = None
     start: Mapping[str, Tensor] = field(default_factory=dict)
+    untrained: Mapping[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "untrained", copy.deepcopy(self.model.state_dict()))
 
     def restorer(self) -> Derainer:
-        """After fine-tuning: the plain network to save, out of what was trained."""
-        return adaptation.plain(self.model)
+        """After fine-tuning: the plain network to save, a copy out of what was trained; that can be trained on."""
+        return adaptation.plain(copy.deepcopy(self.model))
 
 
 def teacher_pretraining(task: Task, collection: Collection, *, width: int, patch: int, seed: int) -> Recipe:

@@ -14,6 +14,8 @@ from ttlkit.words import SettingsError
 PACKAGE = machine.PACKAGE  # tests point it at a copy
 # What these decide stands in a stage's settings, so that a number of another profile makes nothing stale.
 SETTINGS = ("runs/settings.py", "runs/profiles.py")
+# What a reader of a notebook answers is no part of a stage: neither these modules nor cells with one of these tags.
+EXERCISES, NO_STAGE = ("lesson/check.py", "lesson/exercises/"), {"bootstrap", "exercise"}
 # Files and folders that decide on the weights that a training ends with.
 TRAINING = ("method/", "data/", "rain/", "evaluate/metrics.py", "machine.py", "runs/training.py")
 _loaded: dict[Path, str] = {}  # modules of this process, and the hash that their files had when it was first seen
@@ -34,7 +36,7 @@ def of_source(source: str) -> dict[str, str]:
     while waiting:
         path = waiting.pop()
         name = path.relative_to(PACKAGE).as_posix()
-        if name not in found and name not in SETTINGS:
+        if name not in found and not name.startswith((*SETTINGS, *EXERCISES)):
             found[name], needs = _read(path)
             page = path.with_suffix(".html")  # a template that the module fills in
             found[name] += files.sha256(page)[:8] if page.is_file() else ""
@@ -92,7 +94,7 @@ def _cells(stage: str, kind: str) -> list[str]:
     tags = [cell["metadata"].get("tags", []) for cell in cells]
     sources = ["".join(cell["source"]) for cell in cells]
     kinds = [cell["cell_type"] for cell in cells]
-    return [s for s, k, t in zip(sources, kinds, tags, strict=True) if k == kind and "bootstrap" not in t]
+    return [s for s, k, t in zip(sources, kinds, tags, strict=True) if k == kind and not NO_STAGE & set(t)]
 
 
 def _read(path: Path) -> tuple[str, frozenset[Path]]:

@@ -1,6 +1,8 @@
 """From the settings of a stage to its recipe and trainer: fetches what the run has made, and hands it over."""
 
+import json
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from typing import Any
 
 from ttlkit import machine
@@ -11,9 +13,11 @@ from ttlkit.method.recipes import Recipe
 from ttlkit.method.starts import STARTS, start_of
 from ttlkit.method.trainer import Trainer
 from ttlkit.method.weights import freeze, load_weights
-from ttlkit.runs.settings import teacher_stages
+from ttlkit.runs.settings import FineTuning, resolve, teacher_stages
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import check_name, split_names
+
+SIDE_BY_SIDE = ("smoke", "pocket")  # profiles so small that one notebook trains two starts
 
 
 def teacher_pretraining(stage: StageRun, collection: Collection) -> Recipe:
@@ -69,8 +73,35 @@ def load_teachers(stage: StageRun, tasks: Iterable[str]) -> dict[str, Any]:
     return {n: freeze(load_weights(p)).to(machine.device()) for n, p in zip(names, paths, strict=True)}
 
 
+def beside(
+    stage: StageRun, init: str, collection: Collection, on_log: Callable[[dict[str, float]], None] | None = None
+) -> tuple[list[dict[str, float]], Any]:
+    """The training of another start in the same run: (its rows, its restorer), to compare with; ([], None) without.
+
+    Where that start has been fine-tuned, it is what is in its folder. Else a profile of SIDE_BY_SIDE trains it now,
+    into that folder, and its own notebook will find the training finished. One line says what is lacking, and why.
+    """
+    given = asdict(stage.settings) | {"init": init}
+    other = StageRun(resolve(FineTuning, given))
+    if other.done():
+        if reason := other.stale(accept_code=True):
+            print(f"{init} is not comparable: {reason}; run this notebook with init = '{init}' again")
+            return [], None
+        lines = (other.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines], load_weights(other.folder / "restorer.safetensors")
+    if stage.settings.profile not in SIDE_BY_SIDE:
+        print(f"no {init} to compare with: run this notebook with init = '{init}' first")
+        return [], None
+    recipe = fine_tuning(other.begin(), collection)
+    return trainer_for(other, recipe).fit(on_log), recipe.restorer()
+
+
 def trainer_for(stage: StageRun, recipe: Recipe) -> Trainer:
-    """The Trainer of a stage: it writes into the stage's folder, under the key of its settings, images and code."""
+    """The Trainer of a stage: it writes into the stage's folder, under the key of its settings, images and code.
+
+    It starts from what the recipe started from, whatever an earlier training of the same recipe has left in its model.
+    """
+    recipe.model.load_state_dict(recipe.untrained)
     names = ("steps", "batch", "learning_rate", "seed", "workers")
     options = {name: getattr(stage.settings, name) for name in names}
     return Trainer(recipe.model, recipe.objective, recipe.samples, folder=stage.folder, key=stage.key, **options)

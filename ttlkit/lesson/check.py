@@ -1,0 +1,86 @@
+"""Judge the answers to a notebook's exercises: `check(name, answer)` prints "right", or what is wrong.
+
+The exercises stand in `lesson.exercises`, one entry each. Neither they nor the cells of a notebook that are tagged
+`exercise` count when a stage is asked whether it must run again.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ttlkit.lesson.exercises import EXERCISES
+from ttlkit.words import check_name
+
+TAG = "exercise"  # of all cells of an exercise
+
+
+def check(name: str, answer: Any) -> None:
+    """Print what is to be said about an answer to the exercise `name`; `...` is none yet."""
+    print(verdict(name, answer))
+
+
+def verdict(name: str, answer: Any) -> str:
+    """What `check` prints. SettingsError for an exercise that there is not; a bad answer raises nothing."""
+    check_name(name, EXERCISES, "exercise")
+    exercise = EXERCISES[name]
+    if answer is ...:
+        return f"not answered yet: {exercise.begin}"
+    if exercise.takes and not callable(answer):
+        return f"not yet: give a function, answer({exercise.takes})"
+    wanted = _said(exercise.right, exercise.probes)
+    try:
+        given = _said(answer if exercise.takes else lambda: answer, exercise.probes)
+    except Exception as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
+        return f"not yet: your lines stop with {type(error).__name__}: {error}"
+    if _same(given, wanted):
+        return "right"
+    for hint, mistake in exercise.wrong.items():
+        if _same(given, _said(mistake, exercise.probes)):
+            return f"not yet: {hint}"
+    return f"not yet: {_difference(given[0], wanted[0])}; {exercise.begin}"
+
+
+def cells(name: str) -> list[dict[str, Any]]:
+    """The three cells of an exercise in its notebook: question, answer, folded solution. As nbformat 4.5 has them."""
+    exercise = EXERCISES[name]
+    wanted = f": a function answer({exercise.takes})" if exercise.takes else ""
+    lines = f'# your lines{wanted}\nanswer = ...\n\ncheck("{name}", answer)'
+    folded = f"<details><summary>Solution</summary>\n\n```python\n{exercise.solution}\n```\n\n</details>"
+    question = f"**Exercise.** {exercise.question}"
+    sources = {"question": question, "answer": lines, "solution": folded}
+    code: dict[str, Any] = {"outputs": [], "execution_count": None}
+    return [
+        {
+            "cell_type": "code" if part == "answer" else "markdown",
+            "id": f"{part}-{name}",
+            "metadata": {"tags": [TAG]},
+            "source": source,
+            **(code if part == "answer" else {}),
+        }
+        for part, source in sources.items()
+    ]
+
+
+def _said(function: Callable[..., Any], probes: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
+    """What a function gives for each of the probes, which it may change; an empty array where it gives nothing."""
+    with np.errstate(all="ignore"):
+        values = [function(*copy.deepcopy(probe)) for probe in probes]
+        return [np.asarray([] if value is None else value, np.float64) for value in values]
+
+
+def _same(given: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
+    pairs = zip(given, wanted, strict=True)
+    return all(a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-6, equal_nan=True) for a, b in pairs)
+
+
+def _difference(given: np.ndarray, wanted: np.ndarray) -> str:
+    """How an answer differs from what is wanted, without the way there."""
+    if not given.size:
+        return "your function gives nothing back (does it end with return?)"
+    if given.shape != wanted.shape:
+        return f"your answer has the shape {given.shape}, wanted is {wanted.shape}"
+    if not np.isfinite(given).all():
+        return "your answer is not finite everywhere"
+    return f"your answer is off by up to {np.abs(given - wanted).max():.3g}"
