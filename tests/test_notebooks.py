@@ -103,6 +103,11 @@ def test_parameters_are_flat_literals_with_help_and_match_the_settings(notebook)
     assert resolved == settings.resolve(kind, {})  # the cell's defaults are the library's
 
 
+def test_no_two_cells_share_an_id(notebook):
+    ids = [cell["id"] for cell in json.loads(notebook.read_text())["cells"]]
+    assert len(set(ids)) == len(ids)
+
+
 def test_no_class_and_no_long_function(notebook):
     for cell in cells(notebook, "code")[1:]:
         assert "class " not in cell.source
