@@ -203,8 +203,19 @@ def test_what_is_wrong_in_the_environment_is_one_line(name, value, words, made, 
 
 
 def test_an_earlier_stage_that_is_missing_is_named(made, capsys):
-    assert worker.main(["03_distillation", "--profile", "smoke", "--run", "new", "--collection", str(made[1])]) == 1
-    assert "02_teacher_pretraining.ipynb with task = 'recognition' first" in capsys.readouterr().err
+    arguments = [
+        "04_fine_tuning",
+        "--init",
+        "paper",
+        "--profile",
+        "smoke",
+        "--run",
+        "new",
+        "--collection",
+        str(made[1]),
+    ]
+    assert worker.main(arguments) == 1  # of the paper's student nothing is released
+    assert "03_distillation.ipynb with tasks = 'recognition,deblur'" in capsys.readouterr().err
 
 
 def test_a_run_that_another_process_works_on_is_left_alone(made, capsys):
