@@ -175,7 +175,8 @@ CASES = {
     "a statistic": (lambda w: w.library("gap/stats.py", "LEAST = 10", "LEAST = 12"), {GAP, SCENES}),
     "scores": (lambda w: w.library("evaluate/scores.py", 'UNTOUCHED = "input"', 'UNTOUCHED = "as it is"'), {SCENES}),
     "the report": (lambda w: w.library("lesson/report.py", "import re\n", "import re\nX = 1\n"), {GAP, SCENES}),
-    "tiles": (lambda w: w.library("apply/restore.py", "TILE = 1024", "TILE = 512"), {DISTILLED} | TUNED | AFTER_STUDENT),
+    "tiles": (lambda w: w.library("apply/restore.py", "TILE = 1024", "TILE = 512"),
+              {DISTILLED} | TUNED | AFTER_STUDENT),
     "a new file that a module imports": (lambda w: (
         (w.package / "method/extra.py").write_text("X = 1\n"),
         w.library("method/losses.py", "import torch\n", "import torch\nfrom ttlkit.method import extra\n")), TRAINED),

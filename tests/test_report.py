@@ -3,6 +3,7 @@
 import base64
 import html
 import importlib.util
+import io
 import json
 import re
 import sys
@@ -15,8 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
 
 from ttlkit import files
+from ttlkit.data import pocket
 from ttlkit.lesson import figures, live, report
 
 
@@ -403,3 +406,14 @@ def test_foreign_text_neither_runs_nor_loads_nor_reads(tmp_path, payload):
     for hidden in (b"SECRET", secret.read_bytes()):
         assert base64.b64encode(hidden).decode() not in text
     assert page.targets.count(f"data:image/png;base64,{base64.b64encode(PNG).decode()}") == 2  # of by_hand
+
+
+def test_large_figures_are_stored_small(tmp_path):
+    photograph = pocket.bundled("coffee")[:300, :450]
+    buffer = io.BytesIO()
+    Image.fromarray((photograph * 255).astype("uint8")).save(buffer, "PNG")
+    kind, coded = report._lighter(base64.b64encode(buffer.getvalue()).decode())
+    assert kind == "image/webp" and len(coded) < len(buffer.getvalue()) / 4
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(coded))).convert("RGB")) / 255
+    assert np.square(shown - photograph).mean() < 10**-3.2  # 32 dB
+    assert report._lighter("no picture" * 10_000) == ("image/png", "no picture" * 10_000)
