@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ttlkit.method import losses
 from ttlkit.method.connected_tasks import Task
 
-COPIED = 10.0  # weight of the guide's restored image in distillation: it is then about as large as the features' share
+COPIED = 10.0  # weight of the guide's restored image in distillation; without it the features would hide it
 
 Batch = dict[str, Tensor]
 Step = Callable[[nn.Module, Batch], tuple[Tensor, Batch]]
