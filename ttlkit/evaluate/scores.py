@@ -19,9 +19,8 @@ MEAN = "mean of sets"
 UNTOUCHED = "input"  # the row of the rainy image as it is: what a model must beat
 TEXTS = ("set", "kind", "image", "model")  # columns of a row that are names
 RUN = ("seed", "n_pairs")  # columns of rows of several runs; all others are metrics
-MEASURES: dict[
-    str, Callable[..., dict[str, torch.Tensor]]
-] = {  # kind of a set -> its metrics, from tensors (1, 3, H, W), and (1, 1, H, W): where clean can be trusted
+# Kind of a set -> its metrics, from tensors (1, 3, H, W), and (1, 1, H, W): where clean can be trusted.
+MEASURES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
     "paired": lambda restored, rainy, clean, valid: metrics.scores(restored, clean, valid),
     "masked": lambda restored, rainy, mask, _: metrics.masked_change(restored, rainy, mask[:, :1]),
     "unpaired": lambda restored, rainy, *_: {"change": (restored - rainy).abs().mean() * 255},
@@ -47,10 +46,9 @@ def score(models: dict[str, Restore], work: Iterable[tuple[TestSet, Pair]]) -> l
     """One row for each model and image: {'set', 'kind', 'image', 'model', and its metrics}.
 
     Paired: psnr_rgb, ssim_rgb, psnr_y, ssim_y of the restored image rounded to 8 bits, of `valid` pixels alone where
-    the set has such masks. Masked: mean absolute change in
-    8-bit levels inside and outside the streak mask, where it has such pixels. Unpaired: `change`, over the whole image.
-    Dry: psnr_dry, of the restored image against what it was given (100 dB: unchanged). Raises ValueError for a restored
-    image that holds NaN.
+    the set has such masks. Masked: mean absolute change in 8-bit levels inside and outside the streak mask, where it
+    has such pixels. Unpaired: `change`, over the whole image. Dry: psnr_dry, of the restored image against what it was
+    given (100 dB: unchanged). Raises ValueError for a restored image that holds NaN.
     """
     rows = []
     for test, pair in work:

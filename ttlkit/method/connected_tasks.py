@@ -19,7 +19,7 @@ from ttlkit.evaluate import metrics
 from ttlkit.method import losses
 from ttlkit.method.networks import Recogniser, Restorer
 
-# Shares of the samples of `streaks`, chosen on val/ (ours): RESULTS says what other shares gave.
+# Shares of the samples of `streaks` (ours): the card of the released student says what was tried on val/.
 DRY = 0.02  # without rain
 LAID = 0.12  # up to here: a streak layer laid over the photograph
 PHYSICAL = 0.32  # up to here: the physical renderer
