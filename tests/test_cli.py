@@ -270,7 +270,7 @@ def test_data_build_then_show(home, capsys):
     code, out, _ = run(capsys, "data", "build", "--profile", "smoke")
     assert code == 0 and "8 rainy" in out and "SIMULATED" in out
     code, out, _ = run(capsys, "data", "show", "--profile", "smoke")
-    assert code == 0 and "test/physical: 2 paired" in out
+    assert code == 0 and "test/traced: 2 paired" in out
 
 
 def test_data_list_shows_every_set_with_its_licence(home, capsys):

@@ -144,7 +144,7 @@ CASES = {
     "a byte in the middle of a rainy photograph": (lambda w: flip(first(w.images / "real/rainy")), ALL),
     "a byte in the middle of a pair": (lambda w: flip(first(w.images / "synthetic/photoshop/clean")),
                                        {GAP, SCENES, START} | TUNED),
-    "a byte in the middle of a test image": (lambda w: flip(first(w.images / "test/physical/rainy")), {SCENES}),
+    "a byte in the middle of a test image": (lambda w: flip(first(w.images / "test/traced/rainy")), {SCENES}),
     "a new streak layer": (lambda w: ((w.images / "streaks").mkdir(exist_ok=True),
                                       (w.images / "streaks/a.png").write_bytes(b"x")), TRAINED),
     "a photograph is gone": (lambda w: first(w.images / "real/clean").unlink(), ALL),
@@ -323,7 +323,7 @@ def test_somebody_elses_file_is_neither_sealed_nor_removed(world):
 def test_what_changes_while_a_stage_runs_makes_it_stale(world):
     stage = next(s for s in pipeline.plan(profile="smoke") if s.name == SCENES)
     stage.begin()
-    flip(first(world.images / "test/physical/rainy"))
+    flip(first(world.images / "test/traced/rainy"))
     stage.finish()
     assert stage.stale() == "images in test have changed"
 

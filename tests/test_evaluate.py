@@ -1,6 +1,7 @@
 """Evaluation: a perfect restorer scores perfectly, the input is a row, differences are paired."""
 
 import csv
+import shutil
 from itertools import product
 
 import numpy as np
@@ -49,7 +50,7 @@ def test_the_input_row_is_the_untouched_image(rows):
 
 
 def test_truth_scores_perfectly(collection):
-    test = next(t for t in collection.tests if t.name == "physical")
+    test = next(t for t in collection.tests if t.name == "traced")
     clean = image_files.load_image_u8(test.pairs[0].truth)
     found = scores.score({"truth": lambda rainy: image_files.to_float(clean)}, [(test, test.pairs[0])])[0]
     assert found["psnr_rgb"] == 100
@@ -59,9 +60,9 @@ def test_truth_scores_perfectly(collection):
 def test_sets_to_choose_with_are_scored_apart_and_where_they_can_be_trusted(tmp_path):
     """What moved, and so is wrong in the clean image, is black in `valid`: it does not count."""
     built = pocket.build(tmp_path / "pocket-6", 6)
-    (built / "test/physical").rename(built / "val_of_old")
+    shutil.rmtree(built / "val")
     (built / "val").mkdir()
-    (built / "val_of_old").rename(built / "val/moved")
+    (built / "test/traced").rename(built / "val/moved")
     for path in image_files.list_images(built / "val/moved/rainy"):
         rainy = image_files.load_image(path)
         clean, valid = rainy.copy(), np.ones_like(rainy)
@@ -95,7 +96,7 @@ def test_summary_is_the_mean_within_its_interval(rows):
 
 def test_differences_are_paired_and_signed(rows):
     found = scores.differences(rows, "darker", "input")
-    assert {row["set"] for row in found} == {"photoshop", "physical"}
+    assert {row["set"] for row in found} == {"photoshop", "traced"}
     for row in found:
         own = [r for r in rows if r["set"] == row["set"]]
         mean = {m: np.mean([r["psnr_rgb"] for r in own if r["model"] == m]) for m in ("darker", "input")}
@@ -113,8 +114,8 @@ def test_a_collection_without_test_sets_is_named(collection):
 def test_pivot_and_csv_hold_every_row(rows, tmp_path):
     table = scores.pivot(scores.summarise(rows), "psnr_rgb")
     assert [row["model"] for row in table] == ["input", "darker"]
-    assert set(table[0]) == {"model", "photoshop", "physical", "mean of sets"}
-    both = [float(table[1][name].split()[0]) for name in ("photoshop", "physical")]
+    assert set(table[0]) == {"model", "photoshop", "traced", "mean of sets"}
+    both = [float(table[1][name].split()[0]) for name in ("photoshop", "traced")]
     assert float(table[1]["mean of sets"]) == pytest.approx(sum(both) / 2, abs=0.011)
     scores.save_rows(tmp_path / "a.csv", rows)
     with open(tmp_path / "a.csv") as file:

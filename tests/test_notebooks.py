@@ -185,7 +185,7 @@ def test_the_chain_makes_what_it_promises(chain):
         assert list((run / stage / "figures").glob("*.png"))
     table = (run / "05_real_scene_evaluation/table.txt").read_text()
     assert table in printed and "report.html" in printed and "SIMULATED" in table
-    for word in ("input", "scratch", "student", "photoshop", "physical", "psnr_y", "ssim_y", "change_inside"):
+    for word in ("input", "scratch", "student", "photoshop", "traced", "psnr_y", "ssim_y", "change_inside"):
         assert word in table
     assert "real rain" in table and (run / "05_real_scene_evaluation/real_scenes.csv").stat().st_size > 1000
     assert {"real_scenes.png", "vote.png"} <= {p.name for p in (run / "05_real_scene_evaluation/figures").iterdir()}

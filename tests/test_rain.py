@@ -16,8 +16,13 @@ from ttlkit.rain import layers, scenes, simulated
 from ttlkit.rain.layers import draw_lines
 from ttlkit.words import SettingsError
 
-RENDERERS = [rain.photoshop, rain.physical, rain.layered]
-TABLES = {rain.photoshop: rain.PHOTOSHOP, rain.physical: rain.PHYSICAL, rain.layered: rain.LAYERED}
+RENDERERS = [rain.photoshop, rain.physical, rain.layered, rain.traced]
+TABLES = {
+    rain.photoshop: rain.PHOTOSHOP,
+    rain.physical: rain.PHYSICAL,
+    rain.layered: rain.LAYERED,
+    rain.traced: rain.TRACED,
+}
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 PLAIN = {"noise": 0, "jpeg": 100, "overcast": 0, "contrast": 0, "tint": 0}  # the camera adds nothing of its own
 

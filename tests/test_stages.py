@@ -8,7 +8,7 @@ import pytest
 from ttlkit import files
 from ttlkit.apply import restore
 from ttlkit.evaluate import votes
-from ttlkit.runs import pipeline, released, stages, training
+from ttlkit.runs import pipeline, records, released, stages, training
 from ttlkit.runs.settings import Distillation, Evaluation, FineTuning, Gap, TeacherPretraining, resolve
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
@@ -138,7 +138,7 @@ def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, coll
     hashes = {task: files.sha256(released.FOLDER / f"teacher-{task}.safetensors") for task in TEACHERS}
     assert recorded == {f"02_teacher_pretraining-{t}": {"teacher.safetensors": h} for t, h in hashes.items()}
     stage.finish()
-    assert stages.stand_ins_of(stage.done()["inputs"]) == recorded and stage.is_done()
+    assert records.stand_ins_of(stage.done()["inputs"]) == recorded and stage.is_done()
     assert any("03_distillation took what is released for" in note for note in pipeline.notes(stage.run_folder))
 
 
@@ -252,9 +252,9 @@ def test_fingerprint_sees_content_and_survives_a_copy(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/x.png").write_bytes(b"1" * 100)
     shutil.copytree(tmp_path / "a", tmp_path / "b")
-    assert stages.folder_hash(tmp_path / "a") == stages.folder_hash(tmp_path / "b")
+    assert records.folder_hash(tmp_path / "a") == records.folder_hash(tmp_path / "b")
     (tmp_path / "b/x.png").write_bytes(b"2" * 100)
-    assert stages.folder_hash(tmp_path / "a") != stages.folder_hash(tmp_path / "b")
+    assert records.folder_hash(tmp_path / "a") != records.folder_hash(tmp_path / "b")
 
 
 def test_track_passes_items_on_and_logs_the_last_step(home, collection):

@@ -17,8 +17,9 @@ from ttlkit.machine import home, leaving_out
 from ttlkit.method.starts import STARTS, STUDENT, start_of
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
+from ttlkit.runs.records import other_code, read_done, stand_ins_of
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
-from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done, stand_ins_of
+from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone
 from ttlkit.words import SettingsError, check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone

@@ -9,8 +9,9 @@ from typing import Any
 from ttlkit import files
 from ttlkit.machine import home
 from ttlkit.runs import pipeline
+from ttlkit.runs.records import read_done
 from ttlkit.runs.settings import STAGES, resolve
-from ttlkit.runs.stages import VOTES, StageRun, read_done
+from ttlkit.runs.stages import VOTES, StageRun
 from ttlkit.words import SettingsError
 
 
