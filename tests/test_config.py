@@ -4,7 +4,7 @@ import pytest
 
 from ttlkit import machine
 from ttlkit.runs.profiles import PROFILES
-from ttlkit.runs.settings import STAGES, FineTuning, TeacherPretraining, resolve
+from ttlkit.runs.settings import STAGES, Distillation, FineTuning, TeacherPretraining, resolve, teacher_stages
 from ttlkit.words import SettingsError
 
 
@@ -56,10 +56,19 @@ def test_needs_follow_the_initialisation():
         ("unguided", False, ["03_distillation"]),
         ("all", True, [teacher(task) for task in ("recognition", "deblur", "streaks")]),
     ):
-        settings = resolve(FineTuning, {"init": init})
+        settings = resolve(FineTuning, {"init": init, "teachers_from": "run"})
         assert (settings.guided, settings.needs()) == (guided, needs)
     for without in ({"guide": ""}, {"guidance": 0}):
         assert resolve(FineTuning, {"init": "student", **without}).needs() == ["03_distillation"]
+
+
+def test_released_teachers_are_taken_where_the_profile_says_so():
+    assert resolve(Distillation, {}).takes() == teacher_stages(["recognition", "deblur", "streaks"])
+    assert resolve(Distillation, {}).needs() == resolve(FineTuning, {"init": "scratch"}).takes() == []
+    assert resolve(FineTuning, {}).takes() == teacher_stages(["streaks"])
+    own = resolve(Distillation, {"tasks": "deblur,mine"})  # of a task of one's own nothing is released
+    assert (own.takes(), own.needs()) == (teacher_stages(["deblur"]), teacher_stages(["mine"]))
+    assert resolve(Distillation, {"profile": "smoke"}).takes() == []
 
 
 def test_scratch_may_have_what_all_stages_cost_together():

@@ -142,6 +142,19 @@ def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, coll
     assert any("03_distillation took what is released for" in note for note in pipeline.notes(stage.run_folder))
 
 
+def test_released_teachers_are_taken_on_purpose_whatever_the_run_has(home, collection, monkeypatch, capsys):
+    make(collection, TeacherPretraining, "teacher.safetensors", task="deblur")
+    monkeypatch.setenv(stages.UNDER_PIPELINE, str(home / "outputs/smoke/03_distillation"))  # the pipeline does too
+    stage = of(collection, Distillation, tasks="deblur", guide="", teachers_from="released").begin()
+    assert "takes the released teacher deblur, trained on real photographs" in capsys.readouterr().out
+    theirs = released.FOLDER / "teacher-deblur.safetensors"
+    assert stage.require("02_teacher_pretraining-deblur", "teacher.safetensors") == theirs
+    assert list(records.stand_ins_of(stage.inputs)) == ["02_teacher_pretraining-deblur"]
+    own = of(collection, Distillation, tasks="deblur", guide="", teachers_from="run")
+    assert own.require("02_teacher_pretraining-deblur", "teacher.safetensors").read_bytes() == b"made"
+    assert own.key != stage.key
+
+
 def test_a_released_file_goes_stale_when_the_run_has_its_own(home, collection):
     given = {"init": "student", "guidance": 0}
     tuned = of(collection, FineTuning, **given).begin()

@@ -19,6 +19,7 @@ HELP = {
     "teacher": "a recognition teacher.safetensors, to compare what it sees too; nothing: leave that out",
     "task": "connected task, such as recognition, deblur or streaks",
     "tasks": "connected tasks whose teachers to train, distil or put side by side",
+    "teachers_from": "run: learn from this run's teachers; released: from those of ttlkit; None: as the profile says",
     "guide": "the teacher whose output the student copies and must not forget, or nothing",
     "init": f"what fine-tuning starts from: {', '.join(STARTS)}, or a task (its teacher)",
     "inits": "starts to compare, each a row; None: as the profile says",
@@ -42,6 +43,7 @@ HELP = {
 
 Sets = Literal["test", "val"]
 Real = Literal["held-out", "all"]
+From = Literal["run", "released"]
 SUFFIX = {"test": "", "val": "val"}  # of the stages that measure
 
 
@@ -74,6 +76,10 @@ class Settings:
 
     def uses(self) -> list[str]:
         """Stage folders that it takes something from where they are finished."""
+        return []
+
+    def takes(self) -> list[str]:
+        """Stage folders in whose place it takes what is released, whatever the run has made."""
         return []
 
 
@@ -114,6 +120,7 @@ class Distillation(Training):
     stage = "03_distillation"
     reads = ("real", "streaks")
     tasks: str = knob(TASK_NAMES)
+    teachers_from: From | None = knob(profile="teachers_from")
     guide: str = knob(GUIDE)
     steps: int | None = knob(profile="distillation_steps", least=1)
     width: int | None = knob(profile="student_width", least=8, most=1024)
@@ -123,7 +130,10 @@ class Distillation(Training):
         return student_variant(split_names(self.tasks), self.guide)
 
     def needs(self) -> list[str]:
-        return teacher_stages(split_names(self.tasks))
+        return [name for name in teacher_stages(split_names(self.tasks)) if name not in self.takes()]
+
+    def takes(self) -> list[str]:
+        return released_among(split_names(self.tasks), self.teachers_from)
 
 
 @dataclass(frozen=True)
@@ -132,6 +142,7 @@ class FineTuning(Training):
     reads = ("synthetic", "real", "streaks")
     init: str = knob(STUDENT)
     tasks: str = knob(TASK_NAMES)
+    teachers_from: From | None = knob(profile="teachers_from")
     guide: str = knob(GUIDE)
     n_pairs: int | None = knob(profile="n_pairs", least=1)
     rendered: float | None = knob(profile="rendered", least=0, most=1)
@@ -163,9 +174,17 @@ class FineTuning(Training):
         variant = student_variant(split_names(tasks), guide)
         return "-".join(filter(None, (Distillation.stage, variant))) if start.student else ""
 
+    @property
+    def helpers(self) -> list[str]:
+        """The tasks whose teachers it needs, the guide's among them."""
+        return [*self.teachers, *([self.guide] if self.guided else [])]
+
     def needs(self) -> list[str]:
         student = [self.student] if self.student else []
-        return student + teacher_stages([*self.teachers, *([self.guide] if self.guided else [])])
+        return student + [name for name in teacher_stages(self.helpers) if name not in self.takes()]
+
+    def takes(self) -> list[str]:
+        return released_among(self.helpers, self.teachers_from)
 
 
 @dataclass(frozen=True)
@@ -232,6 +251,12 @@ STAGES: dict[str, type[Settings]] = {
 def teacher_stages(tasks: Iterable[str]) -> list[str]:
     """The stages that train these tasks' teachers, each once."""
     return [f"{TeacherPretraining.stage}-{task}" for task in dict.fromkeys(tasks)]
+
+
+def released_among(tasks: Iterable[str], teachers_from: str | None) -> list[str]:
+    """The stages of those tasks whose teachers are released, where `teachers_from` says to take these; else []."""
+    known = split_names(TASK_NAMES) if teachers_from == "released" else []
+    return teacher_stages(task for task in tasks if task in known)
 
 
 def how_to_make(stage: str) -> str:

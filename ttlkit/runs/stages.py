@@ -60,6 +60,7 @@ class StageRun:
             "files": {name: named_files(given[name], name == "peers") for name in self.settings.names},
             "earlier stages": {
                 **{name: self._handed_on(name) or self._stood_in(name) for name in self.settings.needs()},
+                **{name: self._stood_in(name) for name in self.settings.takes()},
                 **{name: self._handed_on(name) for name in self.settings.uses()},
             },
             "precision": machine.precision(),
@@ -124,9 +125,10 @@ class StageRun:
     def stand_ins(self, name: str) -> dict[str, Path]:
         """Released files that stand in for those of an earlier stage that the run has not begun; {} for other stages.
 
-        The pipeline, which makes every stage, takes none.
+        The pipeline, which makes every stage, takes none but where the settings say so.
         """
-        return released.files_for(name, self.settings) if self._lacks(name) else {}
+        stand_in = name in self.settings.takes() or self._lacks(name)
+        return released.files_for(name, self.settings) if stand_in else {}
 
     def has(self, name: str) -> bool:
         """Whether there is anything to take from an earlier stage: of the run, be it damaged, or of the release."""
@@ -138,6 +140,10 @@ class StageRun:
 
     def _say_what_is_missing(self) -> None:
         """One line for what comes from the release, and one for what is left out."""
+        if taken := self.settings.takes():
+            print(
+                f"takes the released {released.what(taken)}, trained on real photographs (teachers_from = 'released')"
+            )
         missing = [name for name in self.settings.needs() if self._lacks(name)]
         for found in (True, False):
             if names := [name for name in missing if bool(self.stand_ins(name)) == found]:
@@ -156,7 +162,7 @@ class StageRun:
         done = read_done(folder)
         path, digest = folder / file, done.get("files", {}).get(file)
         damaged = digest and (not path.is_file() or files.sha256(path) != digest)
-        if not done and (instead := self.stand_ins(name)):
+        if (not done or name in self.settings.takes()) and (instead := self.stand_ins(name)):
             return instead[file] if file else released.FOLDER
         if not done or damaged:
             problem = f"whose {file} is damaged or gone" if damaged else "which is not finished"
