@@ -14,7 +14,7 @@ from PIL import Image
 from ttlkit import files, machine
 from ttlkit.data.check import Finding
 from ttlkit.evaluate import scores
-from ttlkit.gap import plots, study
+from ttlkit.gap import page, plots, study
 from ttlkit.lesson import figures, report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
@@ -197,6 +197,6 @@ def test_the_gap_of_sets_and_files_named_as_badly_as_can_be(browser, place, monk
             (folder / side / f"{payload}.png").write_bytes(b"no picture")
         sides.append(study.measure_files(sorted((folder / side).iterdir()), " ".join(payloads)))
     found = study.compare(*sides, rounds=5)
-    out = study.write(folder / "![x](SECRET) <b> 100% 'a'", *sides, found)
+    out = page.write(folder / "![x](SECRET) <b> 100% 'a'", *sides, found)
     text, pictures = check_page(browser, out, folder / "secret.png", [f"{payload}.png" for payload in payloads])
     assert text.count(" ".join(payloads)) >= 1 + 4 and len(pictures) == 9

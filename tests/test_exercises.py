@@ -82,6 +82,10 @@ def test_no_answer_yet_says_where_to_begin_and_nothing_fails(exercise, capsys):
 
 # Mistakes as readers write them: the lines, and a word of the hint.
 WRITTEN = {
+    "wasserstein": ("def answer(x, y, sigma): return abs(np.sort(x) - np.sort(y)).mean()", "unit"),
+    "far-rain": ("answer = {'rate': 100}", "did you mean 'rate_mm_h'"),
+    "p-value": ("def answer(distance, splits): return np.mean(splits >= distance)", "one more"),
+    "cliffs-delta": ("def answer(x, y): return np.sign(x - y).mean()", "stop with ValueError"),
     "stem": ("def answer(width): return width * 3 * 3 * 12", "added"),
     "veil": (
         "from scipy.ndimage import gaussian_filter\n"
@@ -115,7 +119,7 @@ def test_a_number_may_be_asked_for(monkeypatch):
     assert [check.verdict("n", n) for n in (6, 5, 4)] == [
         "right",
         "not yet: too few",
-        "not yet: your answer is off by up to 2; count",
+        "not yet: your answer is too small by 2; count",
     ]
     assert check.cells("n")[1]["source"] == '# your lines\nanswer = ...\n\ncheck("n", answer)'
 

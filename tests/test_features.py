@@ -150,9 +150,9 @@ def test_blocks_of_jpeg_are_found():
     assert abs(values[0]) < 0.1 and values[1] > values[0] + 0.2
 
 
-def test_every_feature_has_a_map_to_look_at():
+def test_every_feature_of_rain_has_a_map_to_look_at():
     seen = features.prepare(rain.photoshop(scenes.dead_leaves(4, 120, 160), 4).rainy)
-    for feature in features.FEATURES:
+    for feature in (one for one in features.FEATURES if one.group != "camera"):
         shown = getattr(seen, feature.shown)
         assert shown.ndim == 2 and np.isfinite(shown).all() and shown.min() >= -1e-6 and shown.max() > 0, feature.name
 

@@ -2,17 +2,23 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from ttlkit import cli, machine, rain
-from ttlkit.data import image_files
-from ttlkit.gap import features, plots, stats, study
+from ttlkit.data import image_files, pocket
+from ttlkit.gap import explorer, features, page, plots, stats, study
 from ttlkit.lesson import report
+from ttlkit.lesson.exercises import EXERCISES
+from ttlkit.lesson.exercises import gap as exercises
 from ttlkit.method import networks, weights
 from ttlkit.rain import scenes
+
+REPO = Path(__file__).resolve().parents[1]
 
 
 def some_rain(seed):
@@ -103,12 +109,11 @@ def test_rain_is_found_between_folders_and_nothing_between_halves(folders):
     assert density["p_holm"] < 0.05 and density["cliffs_delta"] > 0.8 and density["wasserstein"] > density["null"]
     assert density["a_a"] < density["wasserstein"] and by_name["megapixels"]["wasserstein"] == 0
     assert all(row["p_value"] < 0.05 for row in found["overall"])
-    assert "in " in study.verdict(found, "rainy", "dry") and "density of streaks" in study.verdict(
-        found, "rainy", "dry"
-    )
+    said = study.verdict(found["features"], "rainy", "dry")
+    assert f"density of streaks ({density['wasserstein']:.1f} σ)" in said
     halves = study.compare(dry.part("one", range(0, 12, 2)), dry.part("two", range(1, 12, 2)), rounds=400)
     assert min(row["p_holm"] for row in halves["features"]) > 0.05
-    assert "differ in 0 of" in study.verdict(halves, "one", "two")
+    assert "differ in 0 of" in study.verdict(halves["features"], "one", "two")
 
 
 def test_equalising_takes_away_what_belongs_to_the_files():
@@ -157,8 +162,8 @@ def test_the_command_prints_the_table_and_writes_the_report(folders, tmp_path, c
     told = capsys.readouterr()
     assert "| density of streaks |" in told.out and "classifier AUC" in told.out and "differ in" in told.out
     assert "bad.png" in told.err
-    page = (out / "gap.html").read_text()
-    assert page.count("data:image/png;base64,") >= 5 and "http" not in page.split("</style>")[1].replace(
+    told = (out / "gap.html").read_text()
+    assert told.count("data:image/png;base64,") >= 5 and "http" not in told.split("</style>")[1].replace(
         "http://www.w3.org", ""
     )
     tables = json.loads((out / "gap.json").read_text())
@@ -189,12 +194,12 @@ def test_what_cannot_be_written_is_named_and_nothing_is_left_half_written(folder
     monkeypatch.setattr(plots, "plot_distributions", lambda *values: Figure())  # takes a second
     monkeypatch.setattr(plots, "plot_feature", lambda *values: Figure())
     found = study.compare(few, few, rounds=5)
-    study.write(tmp_path / "good", few, few, found)
+    page.write(tmp_path / "good", few, few, found)
     kept = json.loads((tmp_path / "good/gap.json").read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
     assert kept["features"][0]["a_a"] is None and kept["features"][0]["wasserstein"] == 0
     (tmp_path / "bad" / blocked / "in the way").mkdir(parents=True)
     with pytest.raises(study.GapError, match=rf"{blocked}: cannot be written"):
-        study.write(tmp_path / "bad", few, few, found)
+        page.write(tmp_path / "bad", few, few, found)
     assert not list((tmp_path / "bad").rglob("*.part"))
 
 
@@ -218,6 +223,45 @@ def test_estimates_of_what_never_changes_have_no_correlation():
 def test_without_the_packages_of_the_report_the_page_is_markdown(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "MISSING", "nh3")
     a, b = (study.measure_files(sorted((folders / kind).iterdir()), kind) for kind in ("rainy", "dry"))
-    page = study.write(tmp_path / "out", a, b, study.compare(a, b, rounds=20))
-    assert page == tmp_path / "out/gap.md" and "## How to read it" in page.read_text()
+    out = page.write(tmp_path / "out", a, b, study.compare(a, b, rounds=20))
+    assert out == tmp_path / "out/gap.md" and "## How to read it" in out.read_text()
     assert not (tmp_path / "out/gap.html").exists()
+
+
+# ---- what the lesson shows ----------------------------------------------------------------------------------------
+
+
+def test_maps_have_one_scale_and_a_bar_that_says_what_it_measures():
+    assert {one.shown for one in features.FEATURES if one.shown} == set(plots.MAPS)
+    dry = scenes.dead_leaves(3, 96, 128)
+    seen = features.BY_NAME["streak_density"], features.BY_NAME["streak_contrast"]
+    figure = plots.plot_feature({"dry": dry, "wet": rain.photoshop(dry, 3).rainy}, *seen)
+    one, first, other, second, bar = figure.axes
+    assert (one.get_title(), other.get_title()) == ("dry", "wet") and bar.get_ylabel() == plots.MAPS["crests"]
+    assert first.images[0].get_clim() == second.images[0].get_clim()
+    number = features.streak_density(features.prepare(dry))
+    assert first.get_title().startswith(f"density of streaks: {number:.3g} /100 px\nheight of streaks: ")
+
+
+def test_what_follows_a_knob_does_so_with_every_seed():
+    rising = np.array([[0, 1, 2], [0, 0.1, 3]])
+    assert [study.follows(v) for v in (rising, -rising, np.array([[0, 1, 2], [0, 1, 0.9]]))] == ["rises", "falls", "–"]
+    curves = {"rate": ("mm/h", (1, 10, 100), {"veil": rising}), "angle": ("°", (-5, 0, 5), {"veil": rising / 100})}
+    left, right = plots.plot_knobs(curves).axes
+    assert left.get_ylim() == right.get_ylim(), "a small change must look small"
+    assert list(left.lines[0].get_ydata()) == [0, 0.55, 2.5] and right.get_xlabel() == "angle [°]"
+
+
+def test_the_exercise_measures_what_the_explorer_shows_and_its_sliders_reach_it():
+    assert exercises.STEADY == explorer.STEADY
+    assert exercises.veil(**EXERCISES["far-rain"].right()) == pytest.approx(exercises.VEIL, abs=0.002)
+    shown = rain.physical(exercises.scene(), 0, **explorer.STEADY).rainy
+    assert exercises.veil() == pytest.approx(features.veil(features.prepare(shown)), abs=1e-5)
+    least, most, _ = explorer.RAIN_KNOBS["horizon_m"]
+    ends = [exercises.veil(horizon_m=value) for value in (least, most)]
+    assert ends[0] < exercises.VEIL - 0.05 and ends[1] > exercises.VEIL + 0.05
+    for cell in nbformat.read(REPO / "notebooks/01_gap_statistics.ipynb", 4).cells:
+        if (line := cell.source.partition("\n")[0]).startswith("scene = "):
+            scope = {"image_files": image_files, "pocket": pocket}
+            exec(line, scope)  # noqa: S102 - our own cell
+    np.testing.assert_array_equal(scope["scene"], exercises.scene())

@@ -102,5 +102,5 @@ def test_rain_explorer_follows_its_sliders():
     before, told = image.value, numbers.value
     assert decoded(before).shape == (96, 256, 3) and "density of streaks" in told
     by_name = {slider.description.split(" [")[0]: slider for slider in sliders.children}
-    by_name["rain rate"].value = 140.0
+    by_name["rate_mm_h: rain rate"].value = 140.0
     assert image.value != before and numbers.value != told

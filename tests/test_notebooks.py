@@ -168,6 +168,7 @@ def test_the_chain_makes_what_it_promises(chain):
     run = home / "outputs/smoke"
     assert set(results(home)) >= {
         "01_gap_statistics",
+        "01b_gap_appendix",
         "02_teacher_pretraining-recognition",
         "02_teacher_pretraining-deblur",
         "02_teacher_pretraining-streaks",

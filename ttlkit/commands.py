@@ -115,7 +115,7 @@ def gap(chosen: argparse.Namespace) -> int:
     """Measure two folders, print the table, write the report."""
     from ttlkit import machine
     from ttlkit.data import collections
-    from ttlkit.gap import study
+    from ttlkit.gap import page, study
     from ttlkit.lesson import figures
 
     sides = []
@@ -136,10 +136,10 @@ def gap(chosen: argparse.Namespace) -> int:
         print("\nwhat the recognition teacher sees\n" + figures.markdown_table(deep, digits=3))
     for problem in (*a.skipped, *b.skipped):
         print(f"left out: {problem}", file=sys.stderr)
-    print(f"\n{study.verdict(found, a.name, b.name)}")
+    print(f"\n{study.verdict(found['features'], a.name, b.name)}")
     folder = chosen.out or machine.home() / "outputs" / f"gap-{chosen.a.resolve().name}-{chosen.b.resolve().name}"
     note = f"Seed {chosen.seed}{', equalised: the middle, 256 px, JPEG quality 75' if chosen.equalise else ''}."
-    print(shown(f"report: {study.write(folder, a, b, found, deep, note)}"))
+    print(shown(f"report: {page.write(folder, a, b, found, deep, note)}"))
     return 0
 
 

@@ -19,7 +19,8 @@ class Feature:
     """One number measured on a `Prepared` image.
 
     `group`: streaks (their geometry), light (how they change the picture), scattering (what far rain does to the
-    scene), or camera (of the file, whatever the weather). `shown`: the map of `Prepared` that the number is taken from.
+    scene), or camera (of the file, whatever the weather). `shown`: the map of `Prepared` that the number is taken from;
+    '' for those of the camera, whose numbers have none that can be read.
     """
 
     measure: Callable[[Prepared], float]
@@ -207,19 +208,19 @@ def spectrum_anisotropy(seen: Prepared) -> float:
     return float(np.log10(upright / level)) if min(upright, level) > 1e-8 else 0.0
 
 
-@feature("camera", "size", "megapixels", "raw image", "grey")
+@feature("camera", "size", "megapixels", "raw image", "")
 def megapixels(seen: Prepared) -> float:
     """Size of the raw image, millions of pixels."""
     return seen.raw.shape[0] * seen.raw.shape[1] / 1e6
 
 
-@feature("camera", "noise", "luma", "Immerkaer, CVIU 64, 1996", "noise")
+@feature("camera", "noise", "luma", "Immerkaer, CVIU 64, 1996", "")
 def noise(seen: Prepared) -> float:
     """Standard deviation, luma, of the raw image's noise and of its fine texture."""
     return float(np.sqrt(np.pi / 2) / 6 * seen.noise.mean())
 
 
-@feature("camera", "blocks of JPEG", "1", "Wang, Sheikh & Bovik, ICIP 2002", "steps")
+@feature("camera", "blocks of JPEG", "1", "Wang, Sheikh & Bovik, ICIP 2002", "")
 def blockiness(seen: Prepared) -> float:
     """Steps of luma across the borders of 8 x 8 blocks over the others, minus 1, in the raw image; 0: no blocks."""
     top, left = (max(0, (n - 1024) // 16 * 8) for n in seen.raw.shape[:2])  # the middle, but with whole blocks
@@ -233,7 +234,8 @@ def blockiness(seen: Prepared) -> float:
     return float(np.mean(found)) if found else 0.0
 
 
-NAMES = tuple(one.name for one in FEATURES)
+BY_NAME = {one.name: one for one in FEATURES}
+NAMES = tuple(BY_NAME)
 CAMERA = tuple(one.name for one in FEATURES if one.group == "camera")
 
 

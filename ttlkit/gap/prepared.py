@@ -1,5 +1,7 @@
 """An image as features see it: brought to a common scale, and what several of them need computed once."""
 
+from functools import cached_property
+
 import numpy as np
 from scipy import fft
 from scipy.ndimage import convolve, gaussian_filter, grey_opening, maximum_filter1d, minimum_filter, uniform_filter
@@ -22,7 +24,7 @@ class Prepared:
     saturation: (max - min) / max over the channels. darkest: the darkest channel in windows of 15 x 15 px; detail: the
     standard deviation of luma in them. power: its power spectrum under a Hann window, at the frequencies down and
     across, cycles a pixel; spectrum: log(1 + power / mean), frequency 0 in the middle. noise: |luma * the difference of
-    two Laplacians| in the middle of the raw image, 512 px a side; steps: of luma between its pixels, in a corner.
+    two Laplacians| in the middle of the raw image, 512 px a side.
     Raises ValueError on anything that is not such an image.
     """
 
@@ -52,14 +54,16 @@ class Prepared:
         window = np.hanning(height + 2)[1:-1, None] * np.hanning(width + 2)[1:-1]
         self.power = np.abs(fft.rfft2((exact - np.average(exact, weights=window)) * window)) ** 2
         self.down, self.across = fft.fftfreq(height)[:, None], fft.rfftfreq(width)
-        both = np.concatenate([self.power[:, :0:-1], self.power], axis=1)
-        self.spectrum = np.log1p(fft.fftshift(both, axes=0) / max(float(both.mean()), 1e-12))
 
         y, x = (max(0, (n - 512) // 2) for n in self.raw.shape[:2])
-        middle, corner = to_grey(self.raw[y : y + 512, x : x + 512]), to_grey(self.raw[:256, :256])
+        middle = to_grey(self.raw[y : y + 512, x : x + 512])
         laplacians = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], middle.dtype)
         self.noise = np.abs(convolve(middle, laplacians))
-        self.steps = np.hypot(*np.gradient(corner)) if min(corner.shape) > 1 else corner * 0
+
+    @cached_property
+    def spectrum(self) -> np.ndarray:
+        both = np.concatenate([self.power[:, :0:-1], self.power], axis=1)
+        return np.log1p(fft.fftshift(both, axes=0) / max(float(both.mean()), 1e-12))
 
 
 def scale_down(image: np.ndarray, long_side: int = 480) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Two folders of images against each other: measure, look up what is known, test, and write the report."""
+"""Two sets of images against each other: measure, look up what is known, compare, and say it in words."""
 
 import sys
 from collections.abc import Sequence
@@ -20,15 +20,6 @@ COLUMNS = {
     "label": "feature", "median_a": "A", "median_b": "B", "distance": "distance", "null": "null",
     "a_a": "A | A", "b_b": "B | B", "delta": "Cliff's delta", "p_holm": "p (Holm)",
 }  # fmt: skip
-HOW_TO_READ = """
-- **distance**: Wasserstein distance of the two sets over the standard deviation within them, with a 95 % bootstrap
-  interval over images. **null**: 95 % of random splits of all images together lie below it.
-- **A | A**, **B | B**: mean distance between random halves of one set (half as many images, so a little more chance).
-- **Cliff's delta**: chance that an image of A has more of it than one of B, less the chance of the opposite.
-- **p (Holm)**: share of random splits that are as far apart, corrected for the number of features.
-- Scenes differ between sets too: a difference is one of image sets, not of rain alone.
-- Size, noise, blocks of JPEG and watermarks on the margin belong to the files. When they differ, use `--equalise`.
-"""
 
 
 class GapError(ValueError):
@@ -103,18 +94,24 @@ def _measure_file(job: tuple[Path, bool]) -> list[float] | str:
     return features.measure_one(features.equalise(image) if equalised else image)
 
 
-def compare(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> dict[str, list[Row]]:
-    """Everything that says whether two sets differ.
-
-    'features': rows of `stats.compare` with 'label', 'unit', 'group', and `stats.halves` of each set, 'a_a' and 'b_b'.
-    'overall': rows of `stats.overall` on the features of rain, not of the camera.
-    """
+def compare_features(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> list[Row]:
+    """Rows of `stats.compare` with 'label', 'unit', 'group', and `stats.halves` of each set, 'a_a' and 'b_b'."""
     rows = stats.compare(a.values, b.values, seed, rounds)
     a_a, b_b = (stats.halves(side.values, seed) for side in (a, b))
     for row, one in zip(rows, features.FEATURES, strict=True):
         row |= {"label": one.label, "unit": one.unit, "group": one.group, "a_a": a_a[one.name], "b_b": b_b[one.name]}
+    return rows
+
+
+def compare(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> dict[str, list[Row]]:
+    """Everything that says whether two sets differ.
+
+    'features': rows of `compare_features`. 'overall': rows of `stats.overall` on the features of rain, not of the
+    camera.
+    """
     x, y = (np.stack(list(side.about_rain().values()), axis=1) for side in (a, b))
-    return {"features": rows, "overall": stats.overall(x, y, list(a.about_rain()), seed)}
+    tests = stats.overall(x, y, [features.BY_NAME[name].label for name in a.about_rain()], seed)
+    return {"features": compare_features(a, b, seed, rounds), "overall": tests}
 
 
 def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.ndarray:
@@ -172,80 +169,33 @@ def as_table(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def verdict(found: dict, a: str, b: str) -> str:
-    """One sentence: how many features of rain differ, and which most."""
-    table = pd.DataFrame(found["features"]).sort_values("wasserstein", ascending=False)
+def for_json(rows: Sequence[Row]) -> list[Row]:
+    """Rows with None for NaN, which JSON does not know."""
+    return [{key: None if value != value else value for key, value in row.items()} for row in rows]
+
+
+def verdict(rows: Sequence[Row], a: str, b: str) -> str:
+    """One sentence on rows of `compare_features`: how many features of rain differ, which most, and by how many sigma.
+
+    A feature differs where p_holm < 0.05 and its distance is above the null and those of the halves of either set.
+    """
+    table = pd.DataFrame(rows).sort_values("wasserstein", ascending=False)
     camera, differs = table["group"] == "camera", table["p_holm"] < 0.05
     apart = differs & (table["wasserstein"] > table[["null", "a_a", "b_b"]].max(axis=1))
-    beyond, of_files = table["label"][~camera & apart], table["label"][camera & differs]
+    beyond, of_files = table[~camera & apart], table["label"][camera & differs]
     text = f"{a} and {b} differ in {len(beyond)} of {sum(~camera)} features of rain"
     if len(beyond):
-        text += f", most in {', '.join(beyond[:3])}"
+        most = zip(beyond["label"][:3], beyond["wasserstein"][:3], strict=True)
+        text += f", most in {', '.join(f'{label} ({far:.1f} σ)' for label, far in most)}"
     if len(of_files):
-        text += f"; the files differ in {', '.join(of_files)} too, which has nothing to do with rain (see --equalise)"
+        text += f"; the files differ too, in {', '.join(of_files)}, which has nothing to do with rain"
     return text
 
 
-def write(folder: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row] = (), note: str = "") -> Path:
-    """Write gap.json, values.csv, figures and gap.html, which needs no network, into `folder`; returns gap.html.
-
-    Without the packages of the extra `report` the page is gap.md. Each file is written whole or not at all; GapError
-    names the one that is in the way, or the folder.
-    """
-    from ttlkit.lesson import report
-
-    rows = [{key: None if value != value else value for key, value in row.items()} for row in found["features"]]
-    tables = {"a": a.name, "b": b.name, **found, "features": rows, "deep": list(deep)}  # JSON knows no NaN
-    values = pd.concat([pd.DataFrame({"set": side.name, "file": side.paths, **side.values}) for side in (a, b)])
-    try:
-        files.write_json(folder / "gap.json", {**tables, "skipped": [*a.skipped, *b.skipped], "note": note})
-        files.write_text(folder / "values.csv", values.to_csv(index=False, float_format="%.6g"))
-        page = _page(folder / "figures", a, b, found, deep, note)
-        try:
-            return report.write_report([], folder / "gap.html", f"{a.name} against {b.name}", page)
-        except report.ReportError:  # its packages are no part of a core installation
-            return files.write_text(folder / "gap.md", page)
-    except OSError as error:
-        words = f"cannot be written ({error.strerror or error}); free space, or choose another folder"
-        raise GapError(f"{files.shown(error.filename or folder)}: {words}") from None
-
-
-def _page(place: Path, a: Measured, b: Measured, found: dict, deep: Sequence[Row], note: str) -> str:
-    """The comparison as Markdown for a page beside the folder `place`, into which its figures are written."""
-    from ttlkit.gap import plots
-    from ttlkit.lesson import figures
-
-    def figure(name: str, drawn) -> str:
-        with files.whole(place / f"{name}.png") as partial:
-            drawn.savefig(partial, format="png", dpi=110, bbox_inches="tight")
-        return f"\n![{name}](figures/{name}.png)\n"
-
-    first, second = (figures.in_markdown(side.name) for side in (a, b))
-    rows = sorted(found["features"], key=lambda row: -row["wasserstein"])
-    text = [
-        f"A = {first}, {len(a.paths)} images; B = {second}, {len(b.paths)} images. {note}\n",
-        f"In short: {verdict(found, first, second)}.\n",
-        figure("distances", plots.plot_distances(rows)),
-        figures.markdown_table(as_table(rows), COLUMNS, 3),
-        f"\n## How to read it\n{HOW_TO_READ}",
-    ]
-    for title, tests in (("All features of rain at once", found["overall"]), ("What the teacher sees", deep)):
-        if tests:
-            text += [f"\n## {title}\n", figures.markdown_table(list(tests), digits=3), "\n"]
-    text.append("\n## The features that differ most, and what they see\n")
-    for row in [row for row in rows if row["group"] != "camera"][:4]:
-        feature = features.FEATURES[features.NAMES.index(row["feature"])]
-        sides = {side.name: side.values[feature.name] for side in (a, b)}
-        text += [
-            f"\n### {feature.label}\n",
-            f"{(feature.measure.__doc__ or '').strip().splitlines()[0]}\n",
-            figure(feature.name, plots.plot_distributions(sides, feature.label, feature.unit)),
-            figure(f"{feature.name}-seen", plots.plot_feature(feature, typical(a, feature), typical(b, feature))),
-        ]
-    if a.skipped or b.skipped:
-        rows = [{"left out": problem} for problem in (*a.skipped, *b.skipped)]
-        text += ["\n## Left out\n", figures.markdown_table(rows)]
-    return "\n".join(text)
+def follows(numbers: np.ndarray) -> str:
+    """Whether numbers (seeds, values of a knob) rise or fall with every step for every seed; '–' where they do not."""
+    steps = np.diff(numbers, axis=1)
+    return "rises" if (steps > 0).all() else "falls" if (steps < 0).all() else "–"
 
 
 def typical(side: Measured, feature: features.Feature) -> np.ndarray:

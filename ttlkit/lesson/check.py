@@ -5,12 +5,13 @@ The exercises stand in `lesson.exercises`, one entry each. Neither they nor the 
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ttlkit.lesson.exercises import EXERCISES
+from ttlkit.lesson.exercises.entry import Exercise
 from ttlkit.words import check_name
 
 TAG = "exercise"  # of all cells of an exercise
@@ -29,15 +30,15 @@ def verdict(name: str, answer: Any) -> str:
         return f"not answered yet: {exercise.begin}"
     if exercise.takes and not callable(answer):
         return f"not yet: give a function, answer({exercise.takes})"
-    wanted = _said(exercise.right, exercise.probes)
+    wanted = _said(exercise.right, exercise)
     try:
-        given = _said(answer if exercise.takes else lambda: answer, exercise.probes)
+        given = _said(answer if exercise.takes else lambda: answer, exercise)
     except Exception as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
         return f"not yet: your lines stop with {type(error).__name__}: {error}"
-    if _same(given, wanted):
+    if _same(given, wanted, exercise.within):
         return "right"
     for hint, mistake in exercise.wrong.items():
-        if _same(given, _said(mistake, exercise.probes)):
+        if _same(given, _said(mistake, exercise), exercise.within):
             return f"not yet: {hint}"
     return f"not yet: {_difference(given[0], wanted[0])}; {exercise.begin}"
 
@@ -63,16 +64,16 @@ def cells(name: str) -> list[dict[str, Any]]:
     ]
 
 
-def _said(function: Callable[..., Any], probes: Sequence[tuple[Any, ...]]) -> list[np.ndarray]:
-    """What a function gives for each of the probes, which it may change; an empty array where it gives nothing."""
+def _said(function: Callable[..., Any], exercise: Exercise) -> list[np.ndarray]:
+    """What is seen of a function for each of the probes, which it may change; an empty array where it gives nothing."""
     with np.errstate(all="ignore"):
-        values = [function(*copy.deepcopy(probe)) for probe in probes]
+        values = [exercise.seen(function(*copy.deepcopy(probe))) for probe in exercise.probes]
         return [np.asarray([] if value is None else value, np.float64) for value in values]
 
 
-def _same(given: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
+def _same(given: list[np.ndarray], wanted: list[np.ndarray], within: float) -> bool:
     pairs = zip(given, wanted, strict=True)
-    return all(a.shape == b.shape and np.allclose(a, b, 1e-4, 1e-6, equal_nan=True) for a, b in pairs)
+    return all(a.shape == b.shape and np.allclose(a, b, within, 1e-6, equal_nan=True) for a, b in pairs)
 
 
 def _difference(given: np.ndarray, wanted: np.ndarray) -> str:
@@ -83,4 +84,6 @@ def _difference(given: np.ndarray, wanted: np.ndarray) -> str:
         return f"your answer has the shape {given.shape}, wanted is {wanted.shape}"
     if not np.isfinite(given).all():
         return "your answer is not finite everywhere"
+    if not given.ndim:
+        return f"your answer is too {'large' if given > wanted else 'small'} by {abs(given - wanted):.3g}"
     return f"your answer is off by up to {np.abs(given - wanted).max():.3g}"

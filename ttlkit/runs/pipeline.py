@@ -24,6 +24,7 @@ from ttlkit.words import SettingsError, check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
 OTHER_CODE = "was made by other code"  # in the notes of a report
+STAGE = "[0-9][0-9]*_*"  # folders of stages in that of a run
 
 
 class StageError(RuntimeError):
@@ -67,6 +68,7 @@ def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list
         *distillations.values(),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
+        stage("01b_gap_appendix", images=None),  # last of all that measure, since it asks a trained teacher too
         *([stage("00_start_here")] if start_here and STUDENT in inits else []),
     ]
 
@@ -223,7 +225,7 @@ def _describe(path: Path, since: float) -> str:
 def sections(run_folder: Path) -> list[Path]:
     """What the report of a run shows, in order: executed notebooks, and folders of stages that were run by hand."""
     found = []
-    for folder in sorted(path for path in run_folder.glob("[0-9][0-9]_*") if path.is_dir()):
+    for folder in sorted(path for path in run_folder.glob(STAGE) if path.is_dir()):
         if (folder / "notebook.ipynb").is_file():
             found.append(folder / "notebook.ipynb")
         elif read_done(folder):
@@ -236,7 +238,7 @@ def notes(run_folder: Path) -> list[str]:
 
     Results of two codes may stand side by side.
     """
-    folders = sorted(path.parent for path in run_folder.glob("[0-9][0-9]_*/DONE.json"))
+    folders = sorted(path.parent for path in run_folder.glob(f"{STAGE}/DONE.json"))
     found = {folder.name: stand_ins_of(inputs) for folder in folders if (inputs := read_done(folder).get("inputs"))}
     taken = [f"{name} took what is released for {', '.join(given)}" for name, given in found.items() if given]
     return taken + [f"{folder.name} {OTHER_CODE}: {other}" for folder in folders if (other := other_code(folder))]

@@ -16,7 +16,7 @@ HELP = {
     "run": "folder below outputs/; None: the profile's name",
     "seed": "of all that is drawn at random",
     "images": "most images per set; None: as the profile says",
-    "teacher": "a recognition teacher.safetensors, to compare what it sees too; nothing: leave that out",
+    "teacher": "a recognition teacher.safetensors, to compare what it sees too; nothing: this run's, if it has one",
     "task": "connected task, such as recognition, deblur or streaks",
     "tasks": "connected tasks whose teachers to train, distil or put side by side",
     "teachers_from": "run: learn from this run's teachers; released: from those of ttlkit; None: as the profile says",
@@ -87,9 +87,17 @@ class Settings:
 class Gap(Settings):
     stage = "01_gap_statistics"
     reads = ("real", "synthetic")
-    names = ("teacher",)
     images: int | None = knob(profile="gap_images", least=2)
+
+
+@dataclass(frozen=True)
+class GapAppendix(Gap):
+    stage = "01b_gap_appendix"
+    names = ("teacher",)
     teacher: str = knob("")
+
+    def uses(self) -> list[str]:
+        return teacher_stages(["recognition"])
 
 
 @dataclass(frozen=True)
@@ -244,7 +252,8 @@ class StartHere(Settings):
 
 
 STAGES: dict[str, type[Settings]] = {
-    kind.stage: kind for kind in (Gap, TeacherPretraining, Distillation, FineTuning, Evaluation, Ablation, StartHere)
+    kind.stage: kind
+    for kind in (Gap, GapAppendix, TeacherPretraining, Distillation, FineTuning, Evaluation, Ablation, StartHere)
 }
 
 
