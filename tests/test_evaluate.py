@@ -152,10 +152,45 @@ def test_verdicts_follow_from_the_intervals():
         if row["set"] == "b":
             row["psnr_rgb"] += (row["model"] == "good") * (-1) ** int(row["image"])
     first, second = scores.verdicts(scores.gains_over_seeds(rows, "good", "poor"))
-    assert first.startswith("10 pairs: good against poor: ahead on a (+2.00 dB [+2.00, +2.00]); undecided on b (+0.00")
-    assert second.startswith("50 pairs: ")
+    ahead, undecided = first.split("; ")
+    assert ahead == "With 10 pairs, good is ahead of poor on a (+2.00 dB [+2.00, +2.00])"
+    assert undecided.startswith("not surely different from poor on b (+0.00") and second.startswith(
+        "With 50 pairs, good is ahead"
+    )
     (back,) = scores.verdicts(scores.gains_over_seeds([r for r in rows if r["n_pairs"] == 10], "poor", "good"))
-    assert "behind on a (-2.00" in back
+    assert "poor is behind good on a (-2.00" in back
+
+
+@pytest.mark.parametrize(("low", "high", "said"), [(0.1, 2, "ahead of"), (-2, -0.1, "behind"), (-1, 2, "not surely")])
+def test_a_verdict_is_computed_and_tells_the_rain_of_the_pairs_from_other_rain(low, high, said):
+    gains = [
+        {
+            "set": name,
+            "model": "student",
+            "against": "scratch",
+            "difference": (low + high) / 2,
+            "low": low,
+            "high": high,
+        }
+        for name in ("of the pairs", "b", "c")
+    ]
+    (sentence,) = scores.verdicts(gains, {"of the pairs"})
+    assert sentence.startswith(f"The transferred student is {said}") and sentence.endswith("the pairs' own rain.")
+    other, own = sentence.split("; ")
+    assert other.endswith("rain that no pair shows") and " b (" in other and " c (" in other and "of the pairs (" in own
+    assert "pairs'" not in scores.verdicts(gains)[0]
+    gains[0] |= {"low": -1.0, "high": 1.0}
+    assert "not surely different from scratch on of the pairs" in scores.verdicts(gains, {"of the pairs"})[0]
+
+
+def test_every_metric_has_its_words_and_the_input_no_row_where_it_is_compared_with_itself(rows):
+    measured = scores.metric_names(rows)
+    assert set(measured) == set(scores.METRICS)
+    for metric in measured:
+        named = {row["model"] for row in scores.pivot(scores.summarise(rows), metric)}
+        assert named == ({"darker"} if metric in scores.AGAINST_INPUT else {"input", "darker"}), metric
+    zero = {m: {r[m] for r in rows if r["model"] == "input" and m in r} for m in scores.AGAINST_INPUT}
+    assert zero == {"psnr_dry": {100.0}, "change_inside": {0.0}, "change_outside": {0.0}, "change": {0.0}}
 
 
 def test_the_best_is_that_of_the_mean_of_sets():

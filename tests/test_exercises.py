@@ -102,6 +102,19 @@ WRITTEN = {
     "charbonnier": ("def answer(r, c, e): return np.sqrt(np.mean((r - c) ** 2) + e ** 2)", "other way round"),
     "target": ("def answer(p, m, dry): return np.where(dry, p, m)", "stop with ValueError"),
     "blend": ("def answer(learned, start, share):\n    learned + share * (start - learned)", "return"),
+    "psnr": ("def answer(r, c): return 10 * np.log10(255**2 / np.mean((r - c) ** 2))", "squares too"),
+    "luma": (
+        "def answer(e):\n    y = (65.481 * e + 128.553 * e + 24.966 * e + 16) / 255\n"
+        "    return -20 * np.log10(e), -20 * np.log10(y)",
+        "no part of the error",
+    ),
+    "interval": ("def answer(g, d): return np.quantile(np.mean(g[d], 1), [0.05, 0.95])", "90 %"),
+    "seeds": ("def answer(scores): return np.std(scores.mean(axis=1))", "divide by S - 1"),
+    "two-levels": (
+        "def answer(g, seeds, images):\n    return np.quantile([g[s].mean() for s in seeds], [0.025, 0.975])",
+        "images are not",
+    ),
+    "coin": ("def answer(n): return 1 / 2**n", "named before"),
 }
 
 

@@ -171,7 +171,12 @@ def test_another_start_is_trained_beside_and_its_own_notebook_finds_it(made, mon
     assert training.beside(stage, "scratch", collection) == ([], None)
     assert "run this notebook with init = 'scratch' first" in capsys.readouterr().out
     monkeypatch.setattr(training, "SIDE_BY_SIDE", (stage.settings.profile,))
-    rows, found = training.beside(stage, "scratch", collection)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages.StageRun, "under_pipeline", lambda stage: True)
+        rows, found = training.beside(stage, "scratch", collection)
+    assert not open_stage("04_fine_tuning", made, init="scratch").done()  # its own notebook is still to come
+    assert training.beside(stage, "scratch", collection)[0] == rows  # by hand that stage is finished, for notebook 05
+    assert open_stage("04_fine_tuning", made, init="scratch").is_done()
     recipe, fit = ready("scratch", made)  # what the notebook of that start does
     assert fit.fit() == rows and "going on from step 3 of 3" in capsys.readouterr().out
     assert weights.checksum(recipe.restorer()) == weights.checksum(found)

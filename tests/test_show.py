@@ -228,3 +228,26 @@ def test_table_formats_numbers_and_escapes_text():
     ]
     page = figures.table(rows)._repr_html_()
     assert "a|b&lt;i&gt;$x$" in page and "<i>" not in page and page.count("<tr>") == 3
+
+
+def test_the_best_of_a_column_is_bold_as_far_as_it_has_one():
+    rows = [
+        {"m": "9 <net>", "psnr": "22.69 ± 2.89", "change": 1.5, "same": 2, "note": "none"},
+        {"m": "b", "psnr": "23.10 ± 0.10", "change": -0.5, "same": 2, "note": None},
+        {"m": "c", "psnr": "–", "change": math.nan, "same": 2, "note": "none"},
+    ]
+    lines = figures.markdown_table(rows, best=max).splitlines()[2:]
+    assert lines[0] == "| 9 &lt;net&gt; | 22.69 ± 2.89 | **1.50** | 2 | none |"
+    assert lines[1:] == ["| b | **23.10 ± 0.10** | -0.50 | 2 | – |", "| c | – | – | 2 | none |"]
+    page = figures.table(rows, best=min)._repr_html_()
+    assert "<b>22.69 ± 2.89</b>" in page and "<b>-0.50</b>" in page and page.count("<b>") == 2
+    assert "<b>" not in figures.table(rows)._repr_html_()
+
+
+@pytest.mark.parametrize(("height", "width"), [(120, 150), (40, 200), (20, 30)])
+def test_the_place_to_look_at_is_where_two_images_differ_most(height, width):
+    one, other = np.zeros((2, height, width, 3), np.float32)
+    other[10:15, width - 12 : width - 8] = 1
+    place = figures.where_different(one, other, side=48)
+    seen = other[place]
+    assert seen.shape == (min(48, height), min(48, width), 3) and seen.sum() == other.sum()

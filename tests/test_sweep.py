@@ -9,7 +9,7 @@ import pytest
 from ttlkit import cli, files
 from ttlkit.evaluate import scores
 from ttlkit.lesson import figures
-from ttlkit.runs import code, sweep
+from ttlkit.runs import code, released, sweep
 from ttlkit.runs.settings import Distillation, TeacherPretraining, resolve
 from ttlkit.runs.stages import VOTES, StageRun
 from ttlkit.words import SettingsError
@@ -148,6 +148,45 @@ def test_rows_come_back_from_the_file_as_they_were(tmp_path):
     assert scores.load_rows(tmp_path / "scores.csv", seed=4) == [{"seed": 4, **row} for row in written]
     with pytest.raises(scores.CollectionError, match=r"none.csv: no scores; run stage 5"):
         scores.load_rows(tmp_path / "none.csv")
+
+
+def test_the_released_scores_are_those_of_several_seeds_on_the_same_images_and_small():
+    found = scores.load_rows(released.SWEEP)
+    assert released.SWEEP.stat().st_size < 500_000
+    assert scores.essence(found) == found and all(type(row["seed"]) is int for row in found)
+    runs = {}
+    for row in found:
+        runs.setdefault((row["seed"], row["n_pairs"]), set()).add((row["set"], row["image"], row["model"]))
+    assert len({seed for seed, _ in runs}) > 1 and {"input", "scratch", "student"} <= {row["model"] for row in found}
+    images = [{(name, image) for name, image, model in run if model == "student"} for run in runs.values()]
+    assert all(one == images[0] for one in images) and len(images[0]) > 30
+
+
+def test_published_scores_come_back_and_say_nearly_the_same(tmp_path):
+    whole = [{**row, "ssim_y": 0.9} for row in rows([1.0, 2.0, 3.0])] + [{"set": "dry", "image": "1.png", "seed": 0}]
+    scores.save_rows(tmp_path / "sweep.csv", scores.essence(whole))
+    found = scores.load_rows(tmp_path / "sweep.csv")
+    assert len(found) == len(whole) - 1 and set(found[0]) == {"seed", "n_pairs", "set", "image", "model", "psnr_rgb"}
+    for one, other in zip(*(scores.gains_over_seeds(r, "student", "scratch") for r in (found, whole)), strict=True):
+        assert all(one[key] == pytest.approx(other[key], abs=0.01) for key in ("difference", "low", "high"))
+
+
+def test_differences_are_drawn_with_their_intervals():
+    middle = {"seed 0": 1.0, "seed 1": 2.0}
+    gains = [{"set": "a", "of": of, "difference": d, "low": d - 1, "high": d + 2} for of, d in middle.items()]
+    (ax,) = figures.plot_differences(gains, "dB").get_axes()
+    zero, *drawn = ax.lines
+    assert list(zero.get_xdata()) == [0, 0]
+    assert {line.get_label(): line.get_xdata()[0] for line in drawn} == middle
+    assert len({line.get_ydata()[0] for line in drawn}) == 2  # one below the other
+    ends = [segment[:, 0].tolist() for lines in ax.collections for segment in lines.get_segments()]
+    assert ends == [[0, 3], [1, 4]]
+
+
+def test_one_number_of_pairs_is_drawn_too():
+    figure = figures.plot_ablation([row for row in scores.over_seeds(rows([1, 2, 3])) if row["n_pairs"] == 10], "PSNR")
+    low, high = figure.get_axes()[0].get_xlim()
+    assert low < 10 < high < 20
 
 
 def test_the_figure_has_a_panel_a_set_and_a_line_a_row():

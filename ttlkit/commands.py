@@ -43,6 +43,7 @@ def reproduce(chosen: argparse.Namespace) -> int:
         print(shown(f"report: {_write_report(folder)}"))
     except ReportError as error:  # a core installation has no packages for it; everything else is there
         print(f"no report: {error}", file=sys.stderr)
+    print(evaluation.done()["results"].get("verdict", ""))
     return 0
 
 

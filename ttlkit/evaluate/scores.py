@@ -1,6 +1,6 @@
 """Score restorers on every test set of a collection: paired, masked and unpaired, with intervals over images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,24 @@ MEASURES: dict[str, Callable[..., dict[str, torch.Tensor]]] = {
     "unpaired": lambda restored, rainy, *_: {"change": (restored - rainy).abs().mean() * 255},
     "dry": lambda restored, rainy, *_: {"psnr_dry": metrics.psnr(restored, rainy)},
 }
+# Metric -> what it is, with its unit, and the best of several values; None: neither the largest nor the least is.
+METRICS: dict[str, tuple[str, Callable | None]] = {
+    "psnr_rgb": ("PSNR on RGB in dB, more is better", max),
+    "psnr_y": ("PSNR on luma alone in dB, more is better", max),
+    "ssim_rgb": ("SSIM on RGB, 1 at most, more is better", max),
+    "ssim_y": ("SSIM on luma alone, 1 at most, more is better", max),
+    "psnr_dry": (
+        "photographs without rain: PSNR of the output against the input in dB, more: it leaves them alone",
+        max,
+    ),
+    "change_inside": ("mean change on streaks, of 255: a network that removes them changes them", None),
+    "change_outside": ("mean change beside the streaks, of 255, less is better", min),
+    "change": ("mean change of the whole image, of 255", None),
+}
+AGAINST_INPUT = ("psnr_dry", "change_inside", "change_outside", "change")  # say nothing of the input itself
+WHO = {"student": "the transferred student", UNTOUCHED: "the untouched input"}  # models as a sentence names them
+OUTCOMES = ("ahead of", "behind", "not surely different from")
+RAIN = {None: "", False: ", rain that no pair shows", True: ", the pairs' own rain"}
 SETS = {"test": "tests", "val": "val"}  # sets to report with, looked at once; sets to choose recipes with
 untouched = image_files.to_float  # the restorer that leaves the rainy image as it is
 
@@ -90,8 +108,12 @@ def summarise(rows: list[Row]) -> list[Row]:
 
 
 def pivot(summary: list[Row], metric: str) -> list[Row]:
-    """One row per model, one column per set that has the metric: 'mean ± half the interval', and the sets' mean."""
+    """One row per model, one column per set that has the metric: 'mean ± half the interval', and the sets' mean.
+
+    The untouched input has no row where the metric compares with it.
+    """
     frame, digits, table = _frame(summary, metric), 3 if metric.startswith("ssim") else 2, []
+    frame = frame[(frame["model"] != UNTOUCHED) | (metric not in AGAINST_INPUT)]
     for model, own in frame.groupby("model", sort=False):
         row = {"model": model}
         for name, mean, low, high in own[["set", metric, f"{metric}_low", f"{metric}_high"]].itertuples(index=False):
@@ -135,22 +157,27 @@ def best(rows: list[Row], models: list[str], metric: str = "psnr_rgb") -> str:
     return str(means.reindex(models).idxmax())
 
 
-def verdicts(gains: list[Row]) -> list[str]:
-    """Rows of `differences` or `gains_over_seeds` as sentences, one for each pair of models and number of pairs.
+def verdicts(gains: list[Row], own_rain: Container[str] | None = None) -> list[str]:
+    """Rows of `differences` or `gains_over_seeds` in words: a sentence for each two models and number of pairs.
 
-    A difference counts where its interval does not hold zero.
+    A difference counts where its interval does not hold zero. `own_rain`: the sets with the rain of the training pairs;
+    given, each set is said to show that rain, or other rain.
     """
-    found: dict[tuple, dict[str, list[str]]] = {}
+    found: dict[tuple, dict[tuple, list[str]]] = {}
     for row in gains:
-        lines = found.setdefault((row["model"], row["against"], row.get("n_pairs")), {})
-        kind = "ahead on" if row["low"] > 0 else "behind on" if row["high"] < 0 else "undecided on"
-        numbers = f" ({row['difference']:+.2f} dB [{row['low']:+.2f}, {row['high']:+.2f}])"
-        lines.setdefault(kind, []).append(row["set"] + numbers)
+        parts = found.setdefault((row["model"], row["against"], row.get("n_pairs")), {})
+        own = None if own_rain is None else row["set"] in own_rain
+        outcome = 0 if row["low"] > 0 else 1 if row["high"] < 0 else 2
+        numbers = f"({row['difference']:+.2f} dB [{row['low']:+.2f}, {row['high']:+.2f}])"
+        parts.setdefault((own, outcome), []).append(f"{row['set']} {numbers}")
     sentences = []
-    for (model, against, n_pairs), lines in found.items():
-        kinds = (kind for kind in ("ahead on", "behind on", "undecided on") if kind in lines)
-        parts = "; ".join(f"{kind} {', '.join(lines[kind])}" for kind in kinds)
-        sentences.append(f"{f'{n_pairs} pairs: ' if n_pairs else ''}{model} against {against}: {parts}.")
+    for (model, against, n_pairs), parts in found.items():
+        said = [
+            f"{OUTCOMES[outcome]} {WHO.get(against, against)} on {', '.join(sets)}{RAIN[own]}"
+            for (own, outcome), sets in sorted(parts.items())
+        ]
+        sentence = f"{f'with {n_pairs} pairs, ' if n_pairs else ''}{WHO.get(model, model)} is {'; '.join(said)}."
+        sentences.append(sentence[0].upper() + sentence[1:])
     return sentences
 
 
@@ -186,6 +213,12 @@ def _gains(rows: list[Row], model: str, other: str, metric: str, without: tuple[
     return table
 
 
+def essence(rows: list[Row], metric: str = "psnr_rgb") -> list[Row]:
+    """What a sweep is published by: of rows that have the metric, RUN, set, image, model, and it to two digits."""
+    keys = ("set", "image", "model")
+    return [{key: row[key] for key in (*RUN, *keys)} | {metric: round(row[metric], 2)} for row in rows if metric in row]
+
+
 def save_rows(path: Path, rows: list[Row]) -> None:
     """Write rows as CSV, every column that occurs."""
     files.write_text(path, pd.DataFrame(rows).to_csv(index=False))
@@ -197,4 +230,5 @@ def load_rows(path: Path, **extra: Any) -> list[Row]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")  # a set may be called "NA"
     except FileNotFoundError:
         raise CollectionError(f"{path}: no scores; run stage 5 of that run first") from None
-    return [{**extra, **{k: v if k in TEXTS else float(v) for k, v in row.items() if v}} for row in table]
+    kinds = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(RUN, int)}
+    return [{**extra, **{k: kinds.get(k, float)(v) for k, v in row.items() if v}} for row in table]

@@ -5,7 +5,7 @@ import io
 import math
 import re
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, cycle
 from numbers import Integral, Real
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from scipy.ndimage import uniform_filter
 
 from ttlkit.data import image_files
 
@@ -21,6 +22,7 @@ from ttlkit.data import image_files
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#767676",
 )  # fmt: skip
+Best = Callable[[Iterable[float]], float] | None
 PALETTE = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY, BLACK)
 MARKERS = "osD^vPX"
 FIXED = {
@@ -106,6 +108,16 @@ def plot_images(
     return figure
 
 
+def where_different(one: np.ndarray, other: np.ndarray, side: int = 96) -> tuple[slice, slice]:
+    """The square of `side` pixels, as slices, in which two images (H, W, 3) differ most: where to look closely."""
+    change = np.abs(image_files.to_float(one) - image_files.to_float(other)).mean(axis=2)
+    sides = [min(side, n) for n in change.shape]
+    sums = uniform_filter(change, sides, mode="constant")
+    inside = sums[tuple(slice(n // 2, m - (n - 1) // 2) for n, m in zip(sides, change.shape, strict=True))]
+    top, left = np.unravel_index(inside.argmax(), inside.shape)
+    return slice(top, top + sides[0]), slice(left, left + sides[1])
+
+
 def plot_history(rows: Sequence[dict], keys: Sequence[str], title: str | None = None) -> Figure:
     """Curves from metrics.jsonl rows ({"step": ..., key: ...}): an axes a key, running mean over raw.
 
@@ -187,12 +199,34 @@ def plot_ablation(rows: Sequence[dict], label: str, title: str | None = None) ->
             own = sorted((r for r in rows if (r["set"], r["model"]) == (name, model)), key=lambda r: r["n_pairs"])
             style = "--" if colour == GREY else f"-{MARKERS[place % len(MARKERS)]}"
             x, mean, spread = ([r[key] for r in own] for key in ("n_pairs", "mean", "spread"))
+            x = [n * 1.03 ** (place - len(tint) / 2) for n in x]  # side by side, so that bars do not hide each other
             ax.errorbar(x, mean, [s or 0 for s in spread], fmt=style, color=colour, capsize=3, label=model)
         ax.set_title(name)
-        ax.set_xticks(ticks, [str(n) for n in ticks])
+        ax.set(xticks=ticks, xticklabels=ticks, xlim=(0.6 * ticks[0], 1.6 * ticks[-1]))
         ax.minorticks_off()
     axes[0].set_ylabel(label)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=9)
+    return figure
+
+
+def plot_differences(rows: Sequence[dict], label: str, title: str | None = None) -> Figure:
+    """Differences with their intervals, a line a set, and in it one below the other what `of` says; zero is dashed.
+
+    Rows: {"set", "of", "difference", "low", "high"}, in what `label` says.
+    """
+    sets, tint = list(dict.fromkeys(row["set"] for row in rows)), colours(row["of"] for row in rows)
+    step = 0.7 / max(1, len(tint))
+    figure, (ax,) = panels(8.5, 1.6 + len(sets) * (0.2 + 0.16 * len(tint)), title, grid="x", xlabel=label)
+    ax.axvline(0, color=GREY, linestyle="--")
+    for place, (name, colour) in enumerate(tint.items()):
+        own = [row for row in rows if row["of"] == name]
+        y = np.array([sets.index(row["set"]) for row in own]) + (place - (len(tint) - 1) / 2) * step
+        value, low, high = ([row[key] for row in own] for key in ("difference", "low", "high"))
+        ax.hlines(y, low, high, color=colour, linewidth=2)
+        ax.plot(value, y, MARKERS[place % len(MARKERS)], color=colour, markersize=6, label=name)
+    ax.set_yticks(range(len(sets)), sets)
+    ax.set_ylim(len(sets) - 0.5, -0.5)
+    figure.legend(loc="outside right center", fontsize=9)
     return figure
 
 
@@ -240,6 +274,7 @@ def _cell(value, digits: int) -> str:
     return f"{float(value):.{digits}f}" if isinstance(value, Real) and not isinstance(value, Integral) else str(value)
 
 
+_NUMBER = re.compile(r"-?\d+\.?\d*")  # that a cell begins with, such as "22.69 ± 2.89"
 # What makes markup of a name within a line of Markdown; `[`, `_` and `~` only where they could, for numbers and words.
 _MARKUP = re.compile(r"[&<>|$*`\\]|(?<=\])[(\[]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~")
 
@@ -252,34 +287,50 @@ def in_markdown(text: str) -> str:
 
 
 class table:
-    """Rows (dicts) as a table that a notebook shows, written as `markdown_table` does; numbers stand right."""
+    """Rows (dicts) as a table that a notebook shows, written as `markdown_table` does; numbers stand right.
 
-    def __init__(self, rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2):
+    `best`: max or min; it is bold in each column but the first, as far as cells begin with numbers.
+    """
+
+    def __init__(self, rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2, best: Best = None):
         columns = columns or {key: key for row in rows for key in row}
         self.lines = [list(columns.values()), *([_cell(row.get(key), digits) for key in columns] for row in rows)]
         kinds = [{type(row.get(key)) for row in rows} or {str} for key in columns]
         numbers = (all(issubclass(kind, Real | None) and kind is not bool for kind in found) for found in kinds)
         self.sides = ["right" if number else "left" for number in numbers]
+        self.bold = set()  # (place of the line, place in it)
+        for j in range(1, len(columns) if best else 0):
+            found = {i: _NUMBER.match(line[j]) for i, line in enumerate(self.lines) if i}
+            values = {i: float(number[0]) for i, number in found.items() if number}
+            if best and len(set(values.values())) > 1:
+                self.bold |= {(i, j) for i, value in values.items() if value == best(values.values())}
+
+    def _texts(self, escape: Callable[[str], str], mark: str) -> list[list[str]]:
+        texts = [[escape(cell) for cell in line] for line in self.lines]
+        for i, j in self.bold:
+            texts[i][j] = f"{mark}{texts[i][j]}{mark.replace('<', '</')}"
+        return texts
 
     def _repr_markdown_(self) -> str:
-        head, *body = ([in_markdown(cell) for cell in line] for line in self.lines)
+        head, *body = self._texts(in_markdown, "**")
         ruler = ["---:" if side == "right" else "---" for side in self.sides]
         return "\n".join(f"| {' | '.join(line)} |" for line in (head, ruler, *body))
 
     def _repr_html_(self) -> str:
         page = ""
-        for place, line in enumerate(self.lines):
+        for place, line in enumerate(self._texts(html.escape, "<b>")):
             tag = "td" if place else "th"
-            cells = zip([html.escape(cell) for cell in line], self.sides, strict=True)
-            drawn = [f'<{tag} style="text-align:{side}">{cell}</{tag}>' for cell, side in cells]
+            drawn = [f'<{tag} style="text-align:{side}">{c}</{tag}>' for c, side in zip(line, self.sides, strict=True)]
             page += f"<tr>{''.join(drawn)}</tr>"
         # The dollars of a name are no formula for MathJax either.
         return f'<table class="tex2jax_ignore mathjax_ignore">{page}</table>'
 
 
-def markdown_table(rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2) -> str:
-    """A Markdown table; `columns` maps key to heading, None takes every key.
+def markdown_table(
+    rows: Sequence[dict], columns: dict[str, str] | None = None, digits: int = 2, best: Best = None
+) -> str:
+    """A Markdown table; `columns` maps key to heading, None takes every key; `best` as in `table`.
 
     Floats have `digits` decimals; missing and non-finite values are a dash.
     """
-    return table(rows, columns, digits)._repr_markdown_()
+    return table(rows, columns, digits, best)._repr_markdown_()

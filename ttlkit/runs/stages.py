@@ -136,15 +136,15 @@ class StageRun:
 
     def _lacks(self, name: str) -> bool:
         folder = (self.run_folder / name).resolve()
-        return not self._under_pipeline() and not (folder.is_dir() and any(folder.iterdir()))
+        return not self.under_pipeline() and not (folder.is_dir() and any(folder.iterdir()))
 
     def _say_what_is_missing(self) -> None:
         """One line for what comes from the release, and one for what is left out."""
         if taken := self.settings.takes():
-            print(
-                f"takes the released {released.what(taken)}, trained on real photographs (teachers_from = 'released')"
-            )
-        missing = [name for name in self.settings.needs() if self._lacks(name)]
+            what = released.what(taken)
+            print(f"takes the released {what}, trained on real photographs (teachers_from = 'released')")
+        wanted = self.settings.needs() + (self.settings.uses() if self.settings.spares else [])
+        missing = [name for name in wanted if self._lacks(name)]
         for found in (True, False):
             if names := [name for name in missing if bool(self.stand_ins(name)) == found]:
                 instead = f"takes the released {released.what(names)} instead, trained on real photographs"
@@ -174,7 +174,7 @@ class StageRun:
         return path
 
     def _may_stand_in(self, name: str) -> bool:
-        return bool(released.files_for(name, self.settings)) and not self._lacks(name) and not self._under_pipeline()
+        return bool(released.files_for(name, self.settings)) and not self._lacks(name) and not self.under_pipeline()
 
     def begin(self, writes: bool = True) -> StageRun:
         """Check the earlier stages, freeze the inputs, seed everything, write config.json (one process `writes`)."""
@@ -202,7 +202,7 @@ class StageRun:
     def clear(self) -> None:
         """Remove what an earlier run of this stage made, or it would be taken for this one's; not its checkpoint."""
         for name in self.done().get("files", {}):
-            if not (name == "notebook.ipynb" and self._under_pipeline()):
+            if not (name == "notebook.ipynb" and self.under_pipeline()):
                 files.remove(self.folder / name)
         for name in (DONE, HALF, "figures"):
             files.remove(self.folder / name)
@@ -238,7 +238,7 @@ class StageRun:
         facts: dict[str, Any] = {"stage": self.name, "results": results, "inputs": self.inputs}
         facts |= {"seconds": round(time.time() - self.began, 1), **machine.provenance()}
         files.write_json(self.folder / HALF, facts)
-        if not self._under_pipeline():  # which still has to write the notebook
+        if not self.under_pipeline():  # which still has to write the notebook
             self.seal()
             release(self.run_folder)
         return results
@@ -257,13 +257,14 @@ class StageRun:
             name: files.sha256(path)
             for name, path in sorted(made.items())
             if not name.startswith(".") and "/." not in name and path.stat().st_mtime > self.began - 2
-            if name not in (DONE, VOTES, "checkpoint.pt") and (name != "notebook.ipynb" or self._under_pipeline())
+            if name not in (DONE, VOTES, "checkpoint.pt") and (name != "notebook.ipynb" or self.under_pipeline())
         }
         files.write_json(self.folder / DONE, {**facts, "checksum": files.sha256_of(facts)})
         files.remove(self.folder / HALF)
         return True
 
-    def _under_pipeline(self) -> bool:
+    def under_pipeline(self) -> bool:
+        """Whether the pipeline runs it, which then writes its notebook and seals it; else it is run by hand."""
         return os.environ.get(UNDER_PIPELINE) == str(self.folder)
 
 
@@ -278,7 +279,7 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
         if cell.startswith("# Parameters\n"):
             given.update({n: scope[n] for n in code.assigned_names(cell)})
     stage_run = StageRun(resolve(kind, given))
-    if not stage_run._under_pipeline():
+    if not stage_run.under_pipeline():
         hold(stage_run.run_folder)
     if stage_run.settings.reads and stage_run.settings.collection == "pocket" and not stage_run.collection.exists():
         open_collection(stage_run.collection, stage_run.profile.pocket_scenes)  # or it would be made after the look

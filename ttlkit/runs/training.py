@@ -12,9 +12,9 @@ from ttlkit.method.connected_tasks import TASKS
 from ttlkit.method.recipes import Recipe
 from ttlkit.method.starts import STARTS, start_of
 from ttlkit.method.trainer import Trainer
-from ttlkit.method.weights import freeze, load_weights
+from ttlkit.method.weights import freeze, load_weights, save_weights
 from ttlkit.runs.settings import FineTuning, resolve, teacher_stages
-from ttlkit.runs.stages import StageRun
+from ttlkit.runs.stages import StageRun, hold
 from ttlkit.words import check_name, split_names
 
 SIDE_BY_SIDE = ("smoke", "pocket")  # profiles so small that one notebook trains two starts
@@ -79,7 +79,8 @@ def beside(
     """The training of another start in the same run: (its rows, its restorer), to compare with; ([], None) without.
 
     Where that start has been fine-tuned, it is what is in its folder. Else a profile of SIDE_BY_SIDE trains it now,
-    into that folder, and its own notebook will find the training finished. One line says what is lacking, and why.
+    into that folder. By hand this finishes the stage of that start, for notebook 05; in a pipeline its own notebook
+    does, and finds the training finished. One line says what is lacking, and why.
     """
     given = asdict(stage.settings) | {"init": init}
     other = StageRun(resolve(FineTuning, given))
@@ -93,7 +94,13 @@ def beside(
         print(f"no {init} to compare with: run this notebook with init = '{init}' first")
         return [], None
     recipe = fine_tuning(other.begin(), collection)
-    return trainer_for(other, recipe).fit(on_log), recipe.restorer()
+    rows, restorer = trainer_for(other, recipe).fit(on_log), recipe.restorer()
+    if not stage.under_pipeline():
+        n_pairs = len(pairs_of(other, collection))
+        save_weights(restorer, other.folder / "restorer.safetensors", init=init, n_pairs=str(n_pairs))
+        other.finish(loss=rows[-1]["loss"], n_pairs=n_pairs)
+        hold(stage.run_folder)  # finishing lets go of the run
+    return rows, restorer
 
 
 def trainer_for(stage: StageRun, recipe: Recipe) -> Trainer:

@@ -4,9 +4,11 @@ To add one: an entry in the module of its notebook, and in the notebook the cell
 A new module is added to EXERCISES below.
 """
 
-from ttlkit.lesson.exercises import distillation, fine_tuning, gap, teachers
+from ttlkit.lesson.exercises import ablation, distillation, evaluation, fine_tuning, gap, teachers
 from ttlkit.lesson.exercises.entry import Exercise
 
 EXERCISES: dict[str, Exercise] = {
-    exercise.name: exercise for module in (gap, teachers, distillation, fine_tuning) for exercise in module.EXERCISES
+    exercise.name: exercise
+    for module in (gap, teachers, distillation, fine_tuning, evaluation, ablation)
+    for exercise in module.EXERCISES
 }
