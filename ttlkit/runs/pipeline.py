@@ -18,7 +18,7 @@ from ttlkit.method.starts import STARTS, STUDENT, start_of
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
-from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone, other_code, read_done, stand_ins_of
+from ttlkit.runs.stages import DONE, UNDER_PIPELINE, StageRun, alone, other_code, read_done, stand_ins_of
 from ttlkit.words import SettingsError, check_name, split_names
 
 PATIENCE = 10.0  # seconds for a kernel that is gone
@@ -220,9 +220,17 @@ def _describe(path: Path, since: float) -> str:
 
 
 def sections(run_folder: Path) -> list[Path]:
-    """What the report of a run shows, in order: executed notebooks, and folders of stages that were run by hand."""
+    """What the report of a run shows: executed notebooks, and folders of stages that were run by hand.
+
+    In the order of the run: 00, which shows its result, comes last; of one notebook, what was finished first.
+    """
+
+    def order(folder: Path) -> tuple[bool, str, float, str]:
+        done = folder / DONE
+        return folder.name < "01", folder.name[:2], done.stat().st_mtime if done.is_file() else time.time(), folder.name
+
     found = []
-    for folder in sorted(path for path in run_folder.glob("[0-9][0-9]_*") if path.is_dir()):
+    for folder in sorted((path for path in run_folder.glob("[0-9][0-9]_*") if path.is_dir()), key=order):
         if (folder / "notebook.ipynb").is_file():
             found.append(folder / "notebook.ipynb")
         elif read_done(folder):

@@ -224,10 +224,12 @@ class StageRun:
         """Save a Figure as figures/<name>.png and pass that picture on for display: it is drawn once."""
         from IPython.display import Image
 
+        from ttlkit.lesson.figures import describe
+
         path = self.folder / "figures" / f"{name}.png"
         with files.whole(path) as partial:
             figure.savefig(partial, format="png", dpi=110)
-        return Image(path.read_bytes())
+        return Image(path.read_bytes(), metadata={"alt": describe(figure)})
 
     def finish(self, **results: Any) -> dict[str, Any]:
         """Say that the stage is done: results, inputs, versions, wall time, and hashes of all that was made."""
