@@ -136,7 +136,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
                 extra_arguments=kernel_options(),
             )
         except PapermillExecutionError as error:
-            if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
+            if error.ename in ("KeyboardInterrupt", "Stopped"):  # Ctrl-C reaches the kernel too
                 raise KeyboardInterrupt from None
             problem = f"{error.ename}: {' '.join(str(error.evalue).split())}"
             raise StageError(f"{title}: {problem}; see {output}, fix it and run again") from None
