@@ -272,9 +272,9 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
     """
     kind = STAGES[stage]
     given = {f.name: scope[f.name] for f in fields(kind) if f.name in scope}
-    for cell in scope.get("In", []):  # papermill injects a misspelt name without complaint
-        if cell.startswith("# Parameters\n"):
-            given.update({n: scope[n] for n in code.assigned_names(cell)})
+    # Neither papermill, which injects a cell, nor who edits ours is told of a misspelt name.
+    for cell in [cell for cell in scope.get("In", []) if cell.startswith(("# Parameters\n", "profile = "))][-1:]:
+        given.update({name: scope[name] for name in code.assigned_names(cell)})
     stage_run = StageRun(resolve(kind, given))
     if not stage_run._under_pipeline():
         hold(stage_run.run_folder)
