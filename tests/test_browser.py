@@ -185,6 +185,33 @@ def test_foreign_markup_is_harmless_too(browser, place):
     assert happened and "a script ran" not in happened, "the page's own policy is a second lock"
 
 
+def test_the_report_fits_a_phone_and_the_dark(browser, tmp_path):
+    """Nothing scrolls sideways but tables, code and formulas in their own boxes; a link opens what is folded."""
+    wide = "x" * 300
+    cells = [
+        new_markdown_cell(
+            f"# {wide}\n\n`{wide}`\n\n$$\\sum_i {'x_i + ' * 60} 0$$ and ${'x_i + ' * 60} 0$\n\n## Far down"
+        ),
+        new_code_cell(f"{wide} = 1", outputs=[new_output("stream", name="stdout", text=wide)]),
+        shown(text_html=figures.table([{f"{wide}{n}": wide for n in range(3)}])._repr_html_()),
+    ]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "one.ipynb")
+    cells = [new_markdown_cell("[there](one.ipynb)")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "two.ipynb")
+    out = report.write_report(
+        [tmp_path / "one.ipynb", tmp_path / "two.ipynb"], tmp_path / "report.html", wide, notes=[wide]
+    )
+    with browser.new_context(viewport={"width": 390, "height": 800}, color_scheme="dark", offline=True) as context:
+        page = context.new_page()
+        page.goto(out.as_uri())
+        assert not page.locator("#nb1").is_visible()
+        page.click("nav a >> nth=0")
+        assert page.locator("#nb1").is_visible() and not page.locator("#nb2").is_visible()
+        page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 25, 29)"
+
+
 def test_the_gap_of_sets_and_files_named_as_badly_as_can_be(browser, place, monkeypatch):
     monkeypatch.setattr(machine, "cores", lambda: 1)  # a process takes longer than the work
     monkeypatch.setattr(plots, "plot_feature", lambda *values: Figure())  # takes a second, and shows no name

@@ -5,8 +5,10 @@ import io
 import re
 import shutil
 
+import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
 from ttlkit.data import image_files
@@ -48,9 +50,14 @@ def test_two_sliders_of_the_same_pictures_do_not_share_buttons():
 
 
 @pytest.mark.skipif(bool(report.MISSING), reason="needs the packages of the extra `report`")
-def test_a_report_keeps_the_pictures_of_a_slider(tmp_path):
-    clean = report._clean(compare.slider(BLACK, WHITE, "a wall"), tmp_path)
-    assert clean.count('src="data:image/jpeg') == 2 and 'alt="a wall: before"' in clean and "clip-path" not in clean
+def test_a_report_keeps_a_slider_with_buttons_of_its_own(tmp_path):
+    page = compare.slider(BLACK, WHITE, "a <wall>: 'x' & y", ("in rain", "it's dry"))
+    clean = [report._clean(page, tmp_path) for _ in range(2)]  # as in two notebooks
+    own = [set(re.findall(r' name="([^"]+)"', one)) for one in clean]
+    assert len(own[0]) == len(own[1]) == 1 and own[0] != own[1]
+    assert re.sub(r' name="[^"]+"', "", clean[0].removeprefix('<figure class="slider">').removesuffix("</figure>")) == (
+        re.sub(r' name="[^"]+"', "", page.partition("</style>")[2])
+    )
 
 
 def test_the_plain_figure_shows_five_times_the_difference():
@@ -83,16 +90,22 @@ def share_before(page) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("width", [1000, 390])
-def test_slider_works_without_a_script(browser, tmp_path, width):
-    path = tmp_path / "page.html"
-    path.write_text(f"<!doctype html><title>x</title><body>{compare.slider(BLACK, WHITE, 'a wall')}")
+@pytest.mark.parametrize(("kind", "width"), [("saved page", 1000), ("report", 390)])
+def test_slider_works_without_a_script(browser, tmp_path, kind, width):
+    path, slider = tmp_path / "page.html", compare.slider(BLACK, WHITE, "a wall")
+    path.write_text(f"<!doctype html><title>x</title><body>{slider}")
+    if kind == "report":
+        shown = new_output("display_data", {"text/html": str(slider)})
+        nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[shown])]), tmp_path / "one.ipynb")
+        report.write_report([tmp_path / "one.ipynb"], path, "x")
     context = browser.new_context(
-        java_script_enabled=False, offline=True, viewport={"width": width, "height": 400}, has_touch=True
+        java_script_enabled=False, offline=True, viewport={"width": width, "height": 700}, has_touch=True
     )
     with context:
         page = context.new_page()
         page.goto(path.as_uri())
+        if kind == "report":
+            page.click("section summary >> nth=0")  # opens the stage
         box = page.locator(".ttlkit-slider").bounding_box()
         assert box["width"] >= 200 and box["x"] + box["width"] <= width
 

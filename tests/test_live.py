@@ -1,9 +1,12 @@
 """What moves: the live plot leaves one picture, the rain explorer follows its sliders."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
+import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -65,10 +68,22 @@ def test_live_plot_waits_between_drawings_and_ends_with_the_last_row(monkeypatch
             now[0] += 0.1
             plot({"step": step, "steps": 100, "loss": 1.0, "seconds_left": 200 - 2.0 * step})
     assert len(drawn) in (5, 6)  # ten seconds, one drawing every two, one at the end
-    assert drawn[0].get_suptitle() == "step 1/100, 03:18 left"
-    assert drawn[-1].get_suptitle() == "step 100/100"
+    assert drawn[0].get_suptitle() == "step 1/100, 03:18 left" and live.STANDS_STILL in drawn[0].get_supxlabel()
+    assert drawn[-1].get_suptitle() == "step 100/100" and not drawn[-1].get_supxlabel()
     assert drawn[-1].get_axes()[0].lines[0].get_xdata()[-1] == 100
     assert drawn[-1] is not drawn[-2] and drawn[-2].get_suptitle() != "step 100/100"
+
+    drawn.clear()
+    with live.LivePlot() as plot:  # a training of before, taken up
+        for step in (1, 2):
+            plot({"step": step, "steps": 3, "loss": 1.0})
+        assert drawn == []
+        plot({"step": 3, "steps": 3, "loss": 1.0, "seconds_left": 0.0})
+        assert list(drawn[0].get_axes()[0].lines[0].get_xdata()) == [1, 2, 3]
+    drawn.clear()
+    with live.LivePlot() as plot:  # one that was finished
+        plot({"step": 3, "steps": 3, "loss": 1.0})
+    assert len(drawn) == 1
 
     def slow(figure, display_id):
         drawn.append(figure)
@@ -79,9 +94,69 @@ def test_live_plot_waits_between_drawings_and_ends_with_the_last_row(monkeypatch
     drawn.clear()
     plot = live.LivePlot()
     for step in range(1, 19):
-        plot({"step": step, "steps": 100, "loss": 1.0})
+        plot({"step": step, "steps": 100, "loss": 1.0, "seconds_left": 1.0})
         now[0] += 1.0
     assert len(drawn) == 1
+
+
+TRAINING = """
+import torch, time
+from pathlib import Path
+from ttlkit.lesson.live import LivePlot
+from ttlkit.method.trainer import Trainer
+
+class Samples(torch.utils.data.Dataset):
+    def __getitem__(self, number):
+        time.sleep(0.01)
+        return {{"x": torch.ones(1)}}
+    def __len__(self):
+        return 10**6
+
+def step(model, batch):
+    loss = model(batch["x"])[:, 0] ** 2
+    return loss, {{}}
+
+def fit(steps):
+    torch.manual_seed(0)
+    options = {{"steps": steps, "batch": 1, "learning_rate": 1e-3, "seed": 0, "workers": 1, "log_every": 1}}
+    trainer = Trainer(torch.nn.Linear(1, 1), step, Samples(), folder=Path({folder!r}), key=str(steps), **options)
+    with LivePlot(every=0.1) as plot:
+        trainer.fit(plot)
+"""
+
+
+@pytest.mark.slow
+def test_interrupted_in_a_kernel_one_line_stands_there_and_the_curve_goes_on(tmp_path):
+    """As with the button of Jupyter: a signal to the kernel's process group, its loader's worker among it."""
+    kernel, client = start_new_kernel(kernel_name="python3", cwd=str(ROOT))
+    try:
+
+        def run(source, interrupt=False):
+            outputs, asked = [], client.execute(source)
+            while True:
+                message = client.get_iopub_msg(timeout=60)
+                kind, content = message["msg_type"], message["content"]
+                if message["parent_header"].get("msg_id") == asked and kind not in ("status", "execute_input"):
+                    outputs.append((kind, content))
+                elif message["parent_header"].get("msg_id") == asked and content.get("execution_state") == "idle":
+                    return outputs
+                if interrupt and kind == "display_data":
+                    kernel.interrupt_kernel()
+                    interrupt = False
+
+        assert run(TRAINING.format(folder=str(tmp_path))) == []
+        *_, (kind, stopped) = run("fit(9000)", interrupt=True)
+        assert kind == "error" and stopped["ename"] == "Stopped" and len(stopped["traceback"]) == 1
+        done = int(re.fullmatch(r"Stopped: step (\d+) of 9000 is saved; run again: .*", stopped["traceback"][0])[1])
+        *_, (kind, again) = run("fit(9000)", interrupt=True)
+        assert int(re.search(r"step (\d+) of", again["evalue"])[1]) > done > 0
+        first, found = (run("fit(5)") for _ in range(2))
+        assert "display_data" in [kind for kind, _ in first]
+        assert found[0][1]["text"] == "going on from step 5 of 5: it was trained before\n"
+        assert found[1][1]["metadata"]["image/png"]["alt"] == "step 5/5; loss; step"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
 
 
 def test_live_plot_is_silent_outside_a_notebook(capsys):

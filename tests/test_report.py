@@ -5,6 +5,7 @@ import html
 import importlib.util
 import io
 import json
+import os
 import re
 import sys
 import time
@@ -15,28 +16,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
 from ttlkit import files
 from ttlkit.data import pocket
-from ttlkit.lesson import figures, live, report
+from ttlkit.lesson import compare, figures, live, markdown, report
+from ttlkit.runs import pipeline
 
 
 @pytest.mark.parametrize("tex", [r"\frac{1}{N}\sum_i x_i", r"\begin{aligned}a&=b\\c&=d\end{aligned}", "x < y"])
 def test_formula_becomes_mathml(tex):
-    done = report.mathml(tex, display=True)
+    done = markdown.mathml(tex, display=True)
     assert done.startswith("<math") and 'display="block"' in done and "\\" not in done
 
 
 @pytest.mark.parametrize("tex", [r"\frac{", r"\nosuchthing{x}", r"\text{<script>}", "a & b", ""])
 def test_formula_that_cannot_be_converted_is_shown_as_written(tex):
-    done = report.mathml(tex)
+    done = markdown.mathml(tex)
     assert done == f"<code>{html.escape(tex)}</code>"
 
 
 def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
-    page = report.markdown_html(
+    page = markdown.markdown_html(
         "It costs $5 or `x$y$z` or $10 \\$3\n\n<b title='$q$'>bold</b>\n\n"
         "```\n$a$\n```\n\n    $indented$\n\n| a |\n|---|\n| $\\|x\\|$ |\n"
     )
@@ -51,8 +54,8 @@ def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
         "$indented$",
     ):
         assert kept in page
-    assert report.markdown_html("$x$ is 5").count("<math") == 1
-    assert report.markdown_html("\\begin{align}\na &= b\n\\end{align}\n\n$$\nc\n$$").count('display="block"') == 2
+    assert markdown.markdown_html("$x$ is 5").count("<math") == 1
+    assert markdown.markdown_html("\\begin{align}\na &= b\n\\end{align}\n\n$$\nc\n$$").count('display="block"') == 2
 
 
 @settings(max_examples=150, deadline=None)
@@ -60,8 +63,8 @@ def test_markdown_leaves_dollars_in_code_money_and_attributes_alone():
 def test_a_name_in_markdown_stays_what_it_is(name):
     """In a paragraph, and in a cell."""
     text = html.escape(" ".join(name.split())).replace("&#x27;", "'")
-    assert report.markdown_html(f"x{figures.in_markdown(name)}") == f"<p>x{text}</p>\n"
-    assert f"<td>x{text}</td>" in report.markdown_html(figures.markdown_table([{"name": f"x{name.strip()}"}]))
+    assert markdown.markdown_html(f"x{figures.in_markdown(name)}") == f"<p>x{text}</p>\n"
+    assert f"<td>x{text}</td>" in markdown.markdown_html(figures.markdown_table([{"name": f"x{name.strip()}"}]))
 
 
 LOADING = {"src", "srcset", "href", "xlink:href", "poster", "data", "action", "formaction", "background", "ping"}
@@ -133,6 +136,7 @@ def executed_notebook() -> nbformat.NotebookNode:
         cells=[
             new_markdown_cell(
                 "# Stage <1> & loss $x_1$\n\n[![badge](https://c.example/b.svg)](https://c.example/open) "
+                "[![Open in Colab](https://c.example/b.svg)](https://colab.research.google.com/github/x) "
                 "[other](two.ipynb#x) [here](#Details) ![local](dot.png) ![kept](attachment:a.png)",
                 attachments={"a.png": {"image/png": base64.b64encode(PNG).decode()}},
             ),
@@ -178,10 +182,10 @@ def test_report_keeps_what_the_notebooks_say(page_text):
     assert page.tags.count("math") == 1 + 2 * 3  # intro; per notebook: title, output, sum
     assert page.text.count("a < b & <script>alert(1)</script>") == 2
     assert page.text.count("kept") == 2
-    assert "badge (https://c.example/open)" in page.text
+    assert "badge (https://c.example/open)" in page.text and "Colab" not in page.text
     assert r"<code>\nosuchthing{x}</code>" in page_text
     assert "install_everything" not in page.text and "Parameters of this run" in page.text
-    assert page.tags.count("details") == 4 and page.tags.count("h1") == 1
+    assert page.tags.count("details") == 2 * 3 and page.tags.count("h1") == 1  # the stage, parameters, code
     assert "Run <7> & more" in page.text and "stage <4> came from *another* run" in page.text
     assert '<span class="nb">print</span>' in page_text  # code is coloured
 
@@ -258,10 +262,12 @@ def test_errors_are_seen_even_of_a_bootstrap_cell(tmp_path):
     assert "ValueError: <no> way" in output_page(tmp_path, error, tags=["bootstrap"]).text
 
 
-def test_a_progress_bar_leaves_its_last_state_and_windows_line_ends_nothing(tmp_path):
-    bar = new_output("stream", name="stderr", text="first\r\n 0%|  \r 50%|# \r100%|##\nend")
-    text = output_page(tmp_path, bar).text
-    assert "first" in text and "100%|##\nend" in text and "50%" not in text
+def test_a_progress_bar_leaves_nothing_and_windows_line_ends_neither(tmp_path):
+    bar = new_output("stream", name="stderr", text="first\r\n 0%|  \r 50%|# \r100%|##\n50% of it\rend")
+    text = output_page(
+        tmp_path, bar, new_output("stream", name="stdout", text="\rsets:  33%|##   | 1/3 [00:02<?]")
+    ).text
+    assert "first\nend" in text and "%" not in text and "sets" not in text
 
 
 def test_a_line_of_a_megabyte_takes_no_time(tmp_path):
@@ -292,7 +298,9 @@ def test_outputs_show_their_best_form(tmp_path):
 def by_hand(folder, **results):
     (folder / "figures").mkdir(parents=True)
     (folder / "figures" / "a b$.png").write_bytes(PNG)
-    (folder / "table.txt").write_text("psnr\n| model | rain |\n| --- | ---: |\n| input | 20.0 ± 1 |\n")
+    (folder / "table.txt").write_text(
+        "profile smoke, SIMULATED\n\npsnr\n| model | rain |\n| --- | ---: |\n| input | 20.0 ± 1 |\n"
+    )
     files.write_json(folder / "DONE.json", {"stage": folder.name, "results": results})
     return folder
 
@@ -306,11 +314,11 @@ def test_a_stage_run_by_hand_is_a_section(tmp_path):
     text = report.write_report([tmp_path / "first.ipynb", folder], tmp_path / "out.html", "x").read_text()
     page = Page(text)
     assert (
-        "run by hand" in page.text and page.text.count("05_real_scene_evaluation") == 2
-    )  # in the list, and as heading
+        "run by hand" in page.text and page.text.count("05_real_scene_evaluation") == 4
+    )  # in the contents, twice as heading, beside the figure
     for shown in ("loss", "0.1235", "[0, 1]", "yard", "30.13", "20.0 ± 1"):
         assert shown in page.text
-    assert page.targets.count("#nb2") == 2 and '<td style="text-align:right">20.0' in text
+    assert page.targets.count("#nb2") == 3 and "| model" not in text and '<td style="text-align:right">20.0' in text
     assert 'alt="a b$"' in text and sum(t.startswith("data:image/png") for t in page.targets) == 1
 
 
@@ -325,6 +333,94 @@ def test_a_folder_with_a_notebook_is_that_notebook_and_an_empty_one_is_named(tmp
             (tmp_path / "empty" / "DONE.json").write_text(content)
         with pytest.raises(report.ReportError, match="empty: holds neither notebook.ipynb nor a whole DONE.json"):
             report.write_report([tmp_path / "empty"], tmp_path / "out.html", "x")
+
+
+# ---- the top of the page
+
+
+def figure(name, shade):
+    drawn = np.random.default_rng(shade).integers(0, 256, (90, 120, 3), np.uint8)
+    png = base64.b64encode(live.png_bytes(drawn)).decode()
+    return new_output("display_data", {"image/png": png}, metadata={"image/png": {"alt": name} if name else {}})
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two trainings that show the same figure, 05 with a verdict and two figures, 00 with a slider."""
+    compared = compare.slider(np.zeros((60, 80, 3)), np.ones((60, 80, 3)), "a yard", ("rain", "restored"))
+    outputs = {
+        "04_x-a": [figure("the pairs", 1)],
+        "04_x-b": [figure("the pairs", 1)],
+        "05_x": [figure("", 2), figure("", 3)],
+        "00_x": [new_output("display_data", {"text/html": compared})],
+    }
+    for place, shown in outputs.items():
+        (tmp_path / place / "figures").mkdir(parents=True)
+        cells = [new_markdown_cell(f"# Of {place}\n\n## Seen"), new_code_cell("x", outputs=shown)]
+        nbformat.write(new_notebook(cells=cells), tmp_path / place / "notebook.ipynb")
+    (tmp_path / "05_x/figures/psnr_rgb.png").write_bytes(base64.b64decode(outputs["05_x"][1].data["image/png"]))
+    (tmp_path / "05_x/table.txt").write_text(
+        "profile smoke, SIMULATED\n\npsnr_rgb\n| model | x |\n| --- | --- |\n| a | 1 |\n"
+    )
+    files.write_json(tmp_path / "05_x/DONE.json", {"results": {"verdict": "The student <wins>."}})
+    return [tmp_path / place for place in outputs]
+
+
+def test_the_report_is_a_poster_then_contents_then_folded_stages(run, tmp_path):
+    text = report.write_report(run, tmp_path / "out.html", "x").read_text()
+    places = [text.index(part) for part in (
+        '<p class="verdict">The student &lt;wins&gt;.</p>', "SIMULATED", 'class="ttlkit-slider"', "PSNR on RGB in dB",
+        "<td>a</td>", 'alt="psnr rgb: Seen"', "<nav ", "<section "
+    )]  # fmt: skip
+    assert places == sorted(places)
+    for part in ('class="ttlkit-slider"', 'alt="psnr rgb: Seen"', 'alt="the pairs"', 'alt="Seen"'):
+        assert text.count(part) == 1  # no picture twice
+    assert text.count("<section ") == text.count("<details><summary><h2>") == 4 and "<details open>" not in text
+    page = Page(text)
+    assert page.open == [] and {t[1:] for t in page.targets if t[0] == "#"} <= set(page.ids)
+    assert page.targets.count("#poster") == 2 and "The same picture stands in 04_x-a: the pairs" in page.text
+    assert page.tags.count("input") == compare.STOPS
+
+
+def test_sections_stand_in_the_order_of_the_run(run, tmp_path):
+    for place in ("04_x-a", "04_x-b", "00_x"):
+        files.write_json(tmp_path / place / "DONE.json", {})
+    os.utime(tmp_path / "04_x-a/DONE.json", (1e9, 2e9))
+    order = ["04_x-b", "04_x-a", "05_x", "00_x"]
+    assert [path.parent.name for path in pipeline.sections(tmp_path)] == order
+
+
+def test_a_figure_says_what_it_shows():
+    shown = figures.plot_images([[np.zeros((8, 8, 3))] * 2], ["rainy", "clean"], rows=["yard"], title="SIMULATED")
+    data, facts = DisplayFormatter().format(shown)
+    assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
+    assert facts["image/png"]["alt"] == figures.describe(shown) == "SIMULATED; rainy; yard; clean"
+
+
+def test_a_failed_stage_is_open_and_a_run_without_verdict_shows_the_facts(run, tmp_path):
+    files.write_json(run[2] / "DONE.json", {"results": None})
+    error = new_output("error", ename="ValueError", evalue="no", traceback=["ValueError: no"])
+    nbformat.write(new_notebook(cells=[new_code_cell("x", outputs=[error])]), run[3] / "notebook.ipynb")
+    text = report.write_report(run, tmp_path / "out.html", "x").read_text()
+    assert text.count("<details open>") == 1 and "verdict" not in text.partition("<body>")[2]
+    assert text.index("SIMULATED") < text.index("<nav ") and "ttlkit-slider" not in text.partition("<body>")[2]
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ('type="radio"', 'type="radio" onclick="go()"'), ("</div>", "<script>go()</script></div>"),
+    (" checked", " checked autofocus"),
+    ("data:image/jpeg", "https://evil.example/data:image/jpeg"), ("max-width:80px", "background:url(https://evil.example)"),
+    ("</small></p>", "</small></p><script>go()</script>"), ('alt="a yard: rain"', 'alt="x" onerror="go()"'),
+    ("<div", "<style>@import 'https://evil.example'</style><div"), ('name="', 'name="x" form="'),
+])  # fmt: skip
+def test_what_only_looks_like_a_slider_is_no_slider(old, new, tmp_path):
+    page = compare.slider(np.zeros((60, 80, 3)), np.ones((60, 80, 3)), "a yard", ("rain", "restored"))
+    forged = page.replace(old, new)
+    assert (
+        forged != page
+        and "input" not in report._clean(forged, tmp_path)
+        and "evil" not in report._clean(forged, tmp_path)
+    )
 
 
 # ---- foreign text

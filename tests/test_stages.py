@@ -243,6 +243,11 @@ def test_a_name_that_papermill_injects_by_mistake_is_refused(home, collection):
     scope = {"profile": "smoke", "sede": 3, "In": ["", "# Parameters\nsede = 3\n"]}
     with pytest.raises(SettingsError, match="sede.*did you mean 'seed'"):
         stages.start("01_gap_statistics", scope)
+    scope = {"profile": "smoke", "lr": 1e-3, "In": ["", 'profile = "smoke"  # type: str\nlr = 1e-3']}  # by hand
+    with pytest.raises(SettingsError, match="'lr'; did you mean 'learning_rate'"):
+        stages.start("02_teacher_pretraining", scope)
+    corrected = {**scope, "In": [*scope["In"], 'profile = "smoke"  # type: str'], "collection": str(collection)}
+    assert stages.start("02_teacher_pretraining", corrected).settings.learning_rate == 2e-3
 
 
 def test_other_names_in_the_notebook_are_nobodys_business(home, collection):

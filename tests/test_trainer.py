@@ -52,7 +52,7 @@ def build(kind, collection, folder, workers=0):
 
 def stop_after(step):
     def on_log(row):
-        if row["step"] == step:
+        if row["step"] == step and "seconds_left" in row:  # not a row of before
             raise Stopped
 
     return on_log

@@ -104,9 +104,7 @@ def _write_report(folder: Path) -> Path:
         page = path.read_text("utf-8", "replace")[:100_000]
         if OTHER_CODE not in page:
             return path  # nothing has happened since
-    tables = sorted(folder.glob("05_real_scene_evaluation*/table.txt"))  # of test, of val
-    intro = "\n".join(table.read_text("utf-8", "replace") for table in tables)
-    return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=said)
+    return write_report(shown, path, f"ttlkit: run {folder.name}", notes=said)
 
 
 # ---- images --------------------------------------------------------------------------------------------------------

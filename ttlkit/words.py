@@ -13,9 +13,10 @@ class SettingsError(ValueError):
 
 
 def unknown(name: str, known: Iterable[str], what: str) -> str:
-    """The line that says so: the nearest known name, then all of them."""
+    """The line that says so: the nearest known name, or the one with these initials, then all of them."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
+    near = near or [full for full in known if "_" in full and "".join(part[:1] for part in full.split("_")) == name]
     hint = f"; did you mean '{near[0]}'?" if near else "."
     return f"unknown {what}: '{name}'{hint} Known: {', '.join(known)}"
 

@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,8 +43,32 @@ def slider(before: np.ndarray, after: np.ndarray, alt: str, names: Sequence[str]
     sources = [
         f"data:image/jpeg;base64,{base64.b64encode(jpeg_bytes(picture)).decode()}" for picture in (before, after)
     ]
-    mark = hashlib.sha256("".join(sources).encode()).hexdigest()[:8]
-    group = f"ttlkit-{mark}-{next(_counted)}"  # radio buttons of one name exclude each other, in the whole page
+    return Slider(f"<style>{STYLE}</style>{_page(sources, alt, names, _size(before)[0], _new_group(sources))}")
+
+
+def without_style(page: str) -> str:
+    """The slider that this HTML is, without its style sheet; '' where it is anything else, or more than that.
+
+    It is written anew from its pictures and words, so that nothing else of the HTML comes along.
+    """
+    page = re.sub(r"^<style>[^<]*</style>", "", page)
+    sources = re.findall(r' src="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)"', page)
+    words = re.match(r'<div class="ttlkit-slider"[^>]* aria-label="([^"]*): [^"]*" style="max-width:(\d+)px">', page)
+    names = re.search(r"<small>([^<]*) · ([^<]*)</small></p>$", page)
+    group = re.search(r' name="(ttlkit-[\w-]+)"', page)
+    if len(sources) != 2 or not words or not names or not group:
+        return ""
+    told = [html.unescape(text) for text in (words[1], *names.groups())]
+    parts = sources, told[0], told[1:], int(words[2])
+    return _page(*parts, _new_group(sources)) if page == _page(*parts, group[1]) else ""
+
+
+def _new_group(sources: Sequence[str]) -> str:
+    """Radio buttons of one name exclude each other, in the whole page: a name that no other slider has."""
+    return f"ttlkit-{hashlib.sha256(''.join(sources).encode()).hexdigest()[:8]}-{next(_counted)}"
+
+
+def _page(sources: Sequence[str], alt: str, names: Sequence[str], width: int, group: str) -> str:
     shown, left, right = (html.escape(text) for text in (alt, *names))
     buttons = "".join(
         f'<input type="radio" name="{group}"{" checked" if place == STOPS // 2 else ""}'
@@ -51,10 +76,9 @@ def slider(before: np.ndarray, after: np.ndarray, alt: str, names: Sequence[str]
         ' data-lm-suppress-shortcuts="true" style="display:none">'  # JupyterLab leaves it the arrows; shown by _style
         for place in range(STOPS)
     )
-    return Slider(
-        f"<style>{_STYLE}</style>"
+    return (
         f'<div class="ttlkit-slider" role="group" aria-label="{shown}: {left} and {right}"'
-        f' style="max-width:{_size(before)[0]}px">'
+        f' style="max-width:{width}px">'
         f'<img src="{sources[0]}" alt="{shown}: {left}">{buttons}'
         f'<img class="ttlkit-after" src="{sources[1]}" alt="{shown}: {right}"><i></i></div>'
         f'<p class="ttlkit-note"><small>{left} · {right}</small></p>'
@@ -121,4 +145,4 @@ def _style() -> str:
     return "".join(rules)
 
 
-_STYLE = _style()
+STYLE = _style()

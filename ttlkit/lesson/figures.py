@@ -1,5 +1,6 @@
 """Figures and tables: one look, the same colour for a model or a set everywhere."""
 
+import base64
 import html
 import io
 import math
@@ -48,11 +49,21 @@ class Picture(Figure):
         self.savefig(buffer, format="png", facecolor="white")
         return buffer.getvalue()
 
+    def _repr_mimebundle_(self, **_) -> tuple[dict, dict]:
+        png = base64.b64encode(self._repr_png_()).decode()
+        return {"image/png": png}, {"image/png": {"alt": describe(self)}}
+
+
+def describe(figure: Figure) -> str:
+    """What a figure shows, for who does not see it: its title, and what stands at its axes."""
+    axes = [text for ax in figure.axes for text in (ax.get_title(), ax.get_ylabel(), ax.get_xlabel())]
+    return "; ".join(dict.fromkeys(filter(None, [figure.get_suptitle(), *axes])))[:300]
+
 
 def new_figure(width: float, height: float, title: str | None) -> Picture:
     figure = Picture(figsize=(width, height), dpi=110, layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=12)
+        figure.suptitle(title, fontsize=12, wrap=True)
     return figure
 
 

@@ -15,6 +15,8 @@ from ttlkit.lesson.figures import plot_history
 
 VIEW_SIDE = 900  # longest side, in pixels, of a picture to look at: it is part of the page, or sent as a PNG
 
+STANDS_STILL = "Does it stand still? If the page was closed, training goes on: run this cell again to see it."
+
 
 def in_notebook() -> bool:
     """Whether this runs in a Jupyter kernel (not in plain Python, not in IPython's terminal)."""
@@ -26,7 +28,8 @@ class LivePlot(AbstractContextManager):
     """Curves of a running training in a notebook, called with each log row; elsewhere it does nothing.
 
     Drawn at most every `every` seconds, and for at most a twentieth of the time; leaving the `with` draws the
-    last state. A saved notebook keeps exactly one picture.
+    last state. Rows without seconds_left are those of an earlier session, and begin the curve. A saved notebook
+    keeps exactly one picture; while the training runs, it says what to do where the picture no longer moves.
     """
 
     def __init__(self, keys: Sequence[str] = ("loss",), title: str | None = None, every: float = 2.0):
@@ -38,8 +41,8 @@ class LivePlot(AbstractContextManager):
         """Take one log row: {"step", "steps", "loss", "seconds_left", ...}."""
         if self._active:
             self.rows.append(dict(row))
-            if time.monotonic() >= self._due:
-                self._draw(row.get("seconds_left"))
+            if "seconds_left" in row and time.monotonic() >= self._due:
+                self._draw(row["seconds_left"])
 
     def __exit__(self, *_) -> None:
         if self.rows:
@@ -53,6 +56,8 @@ class LivePlot(AbstractContextManager):
         if seconds_left is not None:
             title += f", {tqdm.format_interval(seconds_left)} left"
         figure = plot_history(self.rows, self.keys, title)
+        if seconds_left is not None:  # what is drawn after a tab was closed reaches nobody
+            figure.supxlabel(f"Drawn at {time.strftime('%H:%M:%S')}. {STANDS_STILL}", fontsize=7, wrap=True)
         if self._handle:
             self._handle.update(figure)
         else:

@@ -10,31 +10,33 @@ import mimetypes
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from html import escape, unescape
 from pathlib import Path, PurePosixPath
 from string import Template
 from typing import Any
 from urllib.parse import quote, unquote
-from xml.etree import ElementTree
 
 from PIL import Image
 
 from ttlkit import files
+from ttlkit.lesson import compare
 from ttlkit.lesson.figures import table
 from ttlkit.machine import leaving_out
 
+SMALL = 10_000  # characters of a picture that is neither made smaller nor left out where it stands a second time
+WIDEST = 1600  # pixels, of a figure
+CAPTIONS = {"psnr_rgb": "PSNR on RGB in dB, higher is better: mean over images ± half a 95 % interval"}
+FAILED = '<pre class="error">'
+_SLIDER, _PLOT = r'<figure class="slider">.*?</figure>', r'<p><img src="data:[^"]*"(?: alt="[^"]*")?></p>'
 MISSING: str | None = None
 try:
     with leaving_out("rfc3987_syntax"):  # of nbformat: takes over a second, and checks addresses that are not here
         import nbformat
     import nh3
-    from latex2mathml.converter import convert
-    from markdown_it import MarkdownIt
-    from mdit_py_plugins.amsmath import amsmath_plugin
-    from mdit_py_plugins.dollarmath.index import dollarmath_plugin, math_inline_dollar
-    from pygments import highlight
     from pygments.formatters import HtmlFormatter
-    from pygments.lexers import PythonLexer
+
+    from ttlkit.lesson.markdown import coloured, markdown_html
 except ImportError as error:
     MISSING = error.name
 
@@ -56,19 +58,28 @@ def write_report(
     """
     if MISSING:
         raise ReportError(f"the report needs the package {MISSING}: pip install 'ttlkit[report]'")
-    out, found = Path(out), [_section(Path(path)) for path in stages]
+    out, found = Path(out), [_section(Path(path), f"nb{i}") for i, path in enumerate(stages, 1)]
     # What links may name: the first of the sections that one notebook has made.
-    ids = {f"{place.partition('-')[0]}.ipynb": f"nb{i}" for i, (place, _) in reversed(list(enumerate(found, 1)))}
+    ids = {f"{one.place.partition('-')[0]}.ipynb": one.id for one in reversed(found)}
+    ids |= {"#poster": "poster", **{f"#{one.id}": one.id for one in found}}
+    seen: dict[tuple[str, ...], str] = {}
+    poster = _once(_poster(found), "at the top", seen)
     contents, sections = "", ""
-    for i, (place, body) in enumerate(found, 1):
-        heading = re.search(r"<h[1-6]>(.*?)</h[1-6]>", body, re.DOTALL)
-        label = escape(f"{_text(heading[1])} ({place})" if heading and heading[1] != place else place)
-        contents += f'<li><a href="#nb{i}">{label}</a></li>'
-        sections += f'<section id="nb{i}" aria-label="{label}">{_linked(body, f"nb{i}", ids)}</section>\n'
+    for one in found:
+        heading = re.search(r"<h[1-6]>(.*?)</h[1-6]>", one.body, re.DOTALL)
+        title_of = _text(heading[1]) if heading else one.place
+        label = escape(f"{title_of} ({one.place})" if title_of != one.place else one.place)
+        body = _linked(_once(one.body, f'in <a href="#{one.id}">{escape(one.place)}</a>', seen), one.id, ids)
+        contents += f'<li><a href="#{one.id}">{label}</a></li>'
+        fold = f"<details{' open' if FAILED in body else ''}><summary><h2>{label}</h2></summary>"
+        sections += f'<section aria-label="{label}">{fold}<div id="{one.id}">{body}</div></details></section>\n'
     page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
-        code_style=HtmlFormatter().get_style_defs("pre"),
+        code_style=HtmlFormatter(nobackground=True).get_style_defs("pre"),
+        dark_code_style=HtmlFormatter(nobackground=True, style="github-dark").get_style_defs("pre"),
+        slider_style=compare.STYLE,
         notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        poster=poster and f'<div id="poster">{_linked(poster, "top", ids)}</div>',
         intro=_linked(_clean(markdown_html(intro_markdown), out.parent), "intro", ids),
         contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
         sections=sections,
@@ -76,20 +87,74 @@ def write_report(
     return files.write_text(out, page)
 
 
-def _section(path: Path) -> tuple[str, str]:
-    """(place, clean HTML) of an executed notebook or a stage folder.
+@dataclass
+class _Section:
+    id: str  # in the page
+    place: str  # the name of the stage's folder, or of the notebook
+    folder: Path
+    body: str  # clean HTML
+
+
+def _poster(found: Sequence[_Section]) -> str:
+    """The top of a run's page: its verdict, a slider, a table, a figure; pictures are taken out of the sections."""
+    evaluation = next((one for one in found if one.place.startswith("05_")), None)
+    if not evaluation:
+        return ""
+    done, path = files.read_json(evaluation.folder / "DONE.json"), evaluation.folder / "table.txt"
+    results = done.get("results") if isinstance(done, dict) else None
+    verdict = results.get("verdict") if isinstance(results, dict) else None
+    text = path.read_text("utf-8", "replace") if path.is_file() else ""
+    table = re.search(r"^(.*)\n((?:\|.*(?:\n|$))+)", text, re.MULTILINE)
+
+    def take(pattern: str, *among: _Section) -> str:
+        for one in among:
+            if shown := re.search(pattern, one.body, re.DOTALL):
+                one.body = one.body.replace(shown[0], '<p><a href="#poster">Shown at the top.</a></p>', 1)
+                return f'{shown[0]}<p>From <a href="#{one.id}">{escape(one.place)}</a>.</p>'
+        return ""
+
+    parts = [f'<p class="verdict">{escape(verdict)}</p>'] if isinstance(verdict, str) else []
+    facts = text.partition("\n\n")[0].splitlines()  # what was measured, and whether on simulated rain
+    parts += [f"<p>{escape(line)}</p>" for line in facts if not (table and line in table[0])]
+    parts.append(take(_SLIDER, evaluation, *(one for one in found if one.place.startswith("00_"))))
+    if table:
+        parts += [f"<p>{escape(CAPTIONS.get(table[1], table[1]))}</p>", _clean(markdown_html(table[2]), path.parent)]
+    parts.append(take(r'<p><img src="[^"]*" alt="psnr rgb[^"]*"></p>', evaluation) or take(_PLOT, evaluation))
+    return "\n".join(parts)
+
+
+def _once(body: str, where: str, seen: dict[tuple[str, ...], str]) -> str:
+    """The body, with each picture that the page has `seen` already in place of it a line that says where."""
+
+    def first(found: re.Match) -> str:
+        sources = tuple(re.findall(r' src="(data:[^"]*)"', found[0]))
+        if sources in seen:
+            alt = re.search(r' alt="([^"]*)"', found[0])
+            return f"<p>The same picture stands {seen[sources]}: {alt[1] if alt else ''}</p>"
+        if len("".join(sources)) > SMALL:
+            seen[sources] = where
+        return found[0]
+
+    return re.sub(f"{_SLIDER}|{_PLOT}", first, body, flags=re.DOTALL)
+
+
+def _section(path: Path, id: str) -> _Section:
+    """An executed notebook or a stage folder.
 
     Its parts are cleaned each for itself: one that is never closed takes no other.
     """
     if (path / "notebook.ipynb").is_file():
         path /= "notebook.ipynb"
     if path.is_dir():
-        return path.name, "\n".join(_clean(part, path) for part in _by_hand(path))
-    place = path.parent.name if path.name == "notebook.ipynb" else path.stem
+        return _Section(id, path.name, path, "\n".join(_clean(part, path) for part in _by_hand(path)))
+    place, near, parts = path.parent.name if path.name == "notebook.ipynb" else path.stem, "", []
+    names = {base64.b64encode(one.read_bytes()).decode(): one.stem for one in path.parent.glob("figures/*.png")}
     try:
-        cells = nbformat.read(path, as_version=4).cells
-        parts = (_clean(part, path.parent, cell.get("attachments")) for cell in cells for part in _parts(cell))
-        return place, "\n".join(parts)
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "markdown":
+                near = [near, *re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)][-1]
+            parts += [_clean(part, path.parent, cell.get("attachments")) for part in _parts(cell, names, near)]
+        return _Section(id, place, path.parent, "\n".join(parts))
     except Exception as error:  # of a file that is half written or no notebook, nearly every kind there is
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ReportError(f"{files.shown(path)}: not a whole notebook ({words}); run its stage again") from error
@@ -111,10 +176,12 @@ def _by_hand(folder: Path) -> Iterator[str]:
     if (folder / "table.txt").is_file():
         yield markdown_html((folder / "table.txt").read_text(encoding="utf-8", errors="replace"))
     for path in sorted((folder / "figures").glob("*.png")):
-        yield f'<p><img src="figures/{quote(path.name, errors="surrogateescape")}" alt="{escape(path.stem)}"></p>'
+        source = f"figures/{quote(path.name, errors='surrogateescape')}"
+        yield f'<p><img src="{source}" alt="{escape(_words(path.stem))}"></p>'
 
 
-def _parts(cell) -> Iterator[str]:
+def _parts(cell, names: dict[str, str], near: str) -> Iterator[str]:
+    """Parts of a cell; `names` of pictures by their base64, and the heading `near` it, say what pictures show."""
     outputs, tags = cell.get("outputs", []), cell.metadata.get("tags", [])
     if "bootstrap" in tags and not any(output.output_type == "error" for output in outputs):
         return
@@ -122,14 +189,14 @@ def _parts(cell) -> Iterator[str]:
         yield markdown_html(cell.source)
     elif cell.cell_type == "code" and cell.source.strip():
         label = "Parameters of this run" if "injected-parameters" in tags else "Code"
-        yield f"<details><summary>{label}</summary><pre>{_coloured(cell.source)}</pre></details>"
-        yield from map(_output, outputs)
+        yield f"<details><summary>{label}</summary><pre>{coloured(cell.source)}</pre></details>"
+        yield from (_output(output, names, near) for output in outputs)
 
 
 _SHOWN = ("text/html", "text/markdown", "image/svg+xml", "text/latex", "image/png", "image/jpeg", "text/plain")
 
 
-def _output(output) -> str:
+def _output(output, names: dict[str, str], near: str) -> str:
     """The best form of a cell's output as HTML; of a widget nothing: its text is only its constructor call."""
     if output.output_type == "stream":
         return _printed(output.name, output.text)
@@ -142,64 +209,35 @@ def _output(output) -> str:
     if kind in ("text/markdown", "text/latex"):
         return markdown_html(value)
     if kind.startswith("image/"):
-        alt = escape(output.metadata.get(kind, {}).get("alt", "Figure drawn by the code above"))
+        told = [_words(names.get(value.strip(), "")), output.metadata.get(kind, {}).get("alt") or near]
+        alt = escape(": ".join(filter(None, told)) or "figure drawn by the code above")
         coded = base64.b64encode(value.encode(errors="replace")).decode() if kind == "image/svg+xml" else value
         kind, coded = _lighter(coded) if kind == "image/png" else (kind, coded)
         return f'<p><img src="data:{kind};base64,{escape(coded)}" alt="{alt}"></p>'
     return "" if any("widget" in other or "script" in other for other in output.data) else _printed("", value)
 
 
+def _words(name: str) -> str:
+    return re.sub("[_-]+", " ", name)
+
+
 def _lighter(coded: str) -> tuple[str, str]:
-    """A large PNG (base64) as WebP, which takes a tenth, so that the page can be mailed: its kind, and base64."""
-    if len(coded) > 60_000:
+    """A PNG (base64) as WebP, which takes a tenth, so that the page can be mailed: its kind, and base64."""
+    if len(coded) > SMALL:
         with suppress(ValueError, OSError, Image.DecompressionBombError):  # what is no PNG stays as it is
-            buffer = io.BytesIO()
-            Image.open(io.BytesIO(base64.b64decode(coded))).convert("RGB").save(buffer, "WEBP", quality=80)
+            picture, buffer = Image.open(io.BytesIO(base64.b64decode(coded))).convert("RGB"), io.BytesIO()
+            picture.thumbnail((WIDEST, picture.height))
+            picture.save(buffer, "WEBP", quality=75)
             if (webp := base64.b64encode(buffer.getvalue()).decode()) and len(webp) < len(coded):
                 return "image/webp", webp
     return "image/png", coded
 
 
 def _printed(kind: str, text: str) -> str:
-    """Printed text without colours, and of a progress bar only its last state."""
+    """Printed text without colours and progress bars."""
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]|^[^\n]*\r(?=[^\n])", "", text, flags=re.MULTILINE)
-    return f'<pre class="{escape(kind)}">{escape(text)}</pre>' if text else ""
-
-
-def mathml(tex: str, display: bool = False) -> str:
-    """TeX to MathML, which browsers draw offline; the escaped TeX in <code> where that cannot be done."""
-    tex = tex.strip()
-    known = re.sub(r"{align(ed)?}", "{align*}", tex).replace(r"\arg", r"\mathrm{arg}\,")
-    known = known.replace(r"\operatorname*", r"\mathrm")  # older versions draw its star
-    try:
-        done = convert(known, display="block" if display else "inline")
-        ElementTree.fromstring(done)  # stray & and < come out as they are,
-    except Exception:  # its parser raises IndexError, KeyError and others besides its own errors
-        done = "\\"
-    return f"<code>{escape(tex)}</code>" if "\\" in done else done  # and so do unknown commands
-
-
-# A formula holds no code and ends before no digit: neither "$5 or `x$y`" nor "$5 or $10" is one.
-_FORMULA = re.compile(r"\$\$?(\\.|[^\\$`])+\$\$?(?![\d$])", re.DOTALL)
-
-
-def markdown_html(source: str) -> str:
-    """Markdown to HTML with formulas as MathML; code, prices and HTML stay as written. Not clean: see `_clean`."""
-    rule = math_inline_dollar(allow_space=False, allow_double=True)
-
-    def formula(state, silent: bool) -> bool:
-        return bool(_FORMULA.match(state.src, state.pos)) and rule(state, silent)
-
-    page = MarkdownIt("commonmark", {"highlight": _coloured}).enable(["table", "strikethrough"])
-    page.use(dollarmath_plugin, renderer=lambda tex, how: mathml(tex, how["display_mode"]), double_inline=True)
-    page.use(amsmath_plugin, renderer=lambda tex: mathml(tex, display=True))
-    page.inline.ruler.at("math_inline", formula)
-    return page.render(source)
-
-
-def _coloured(code: str, language: str = "python", _: str = "") -> str:
-    """Python as <span>s of pygments' classes; other languages plain."""
-    return highlight(code, PythonLexer(), HtmlFormatter(nowrap=True)) if language == "python" else escape(code)
+    text = re.sub(r"^[^\n]*\d%\|[^\n]*\n?", "", text, flags=re.MULTILINE)
+    return f'<pre class="{escape(kind)}">{escape(text)}</pre>' if text.strip() else ""
 
 
 _MATH = {
@@ -221,8 +259,10 @@ _ATTRIBUTES = {
 def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
     """Foreign HTML made harmless: nothing runs and nothing loads, images of `folder` and `attachments` are put in.
 
-    Other pictures become their description. Links are looked after by `_linked`.
+    Other pictures become their description. Links are looked after by `_linked`. A before/after slider stays one.
     """
+    if slider := compare.without_style(page):
+        return f'<figure class="slider">{slider}</figure>'  # a class that no foreign HTML keeps
 
     def look(_: str, name: str, value: str) -> str | None:
         if name != "src" or _PICTURE.match(value):  # a picture that is in already is no path
@@ -265,6 +305,8 @@ def _linked(clean: str, prefix: str, ids: dict[str, str]) -> str:
 
     def link(found: re.Match) -> str:
         target, shown = unquote(unescape(found[1])), found[2]
+        if "colab.research.google.com" in target:  # opens the notebook of the project, not of this run
+            return ""
         if target.startswith(("http:", "https:")):
             return shown if _text(shown) == target else f"{shown} ({escape(target)})"
         file, _, place = target.partition("#")
@@ -272,7 +314,7 @@ def _linked(clean: str, prefix: str, ids: dict[str, str]) -> str:
         return f'<a href="#{anchor}">{shown}</a>' if anchor else shown
 
     page = re.sub(r"<h([1-6])>(.*?)</h\1>", heading, clean, flags=re.DOTALL)
-    return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL)
+    return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL).replace("<p></p>", "")
 
 
 def _slug(text: str) -> str:

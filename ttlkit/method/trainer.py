@@ -4,8 +4,11 @@ import copy
 import io
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,34 @@ from ttlkit.method.objectives import Step
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message says why and what to do."""
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was interrupted and has saved its last step; a notebook shows one line, not where it was."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"Stopped: {self}"]
+
+
+@contextmanager
+def _wishes_to_stop(processes: int) -> Iterator[list[int]]:
+    """A list that an interrupt fills, so that it breaks into no step; the second one breaks in."""
+    wishes: list[int] = []
+    # Several processes would stop at different steps, and wait for each other; other threads get no interrupts.
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
+        yield wishes
+        return
+
+    def wish(number: int, _: Any) -> None:
+        wishes.append(number)
+        signal.signal(signal.SIGINT, before)
+
+    before = signal.getsignal(signal.SIGINT) or signal.default_int_handler
+    signal.signal(signal.SIGINT, wish)
+    try:
+        yield wishes
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class StepSampler(Sampler[list[int]]):
@@ -92,8 +123,19 @@ class Trainer:
         return self.folder / "checkpoint.pt"
 
     def fit(self, on_log: Callable[[dict[str, float]], None] | None = None) -> list[dict[str, float]]:
-        """Train to the last step, from the checkpoint where there is one; returns the rows of metrics.jsonl."""
+        """Train to the last step, from the checkpoint where there is one; returns the rows of metrics.jsonl.
+
+        `on_log` gets each of them; those of before the checkpoint come first, and without seconds_left. An interrupt
+        (one process) waits for the end of the step, saves it, and raises Stopped.
+        """
         self._resume()
+        if on_log and self.accelerator.is_main_process:
+            replay(self.history, on_log)
+        with _wishes_to_stop(self.accelerator.num_processes) as wishes:
+            self._train(on_log, wishes)
+        return self.history
+
+    def _train(self, on_log: Callable[[dict[str, float]], None] | None, wishes: list[int]) -> None:
         began, saved, first = time.time(), time.time(), self.done
         self.model.train()
         for batch in self._loader():
@@ -114,8 +156,10 @@ class Trainer:
             if time.time() - saved > self.checkpoint_seconds or self.done == self.steps:
                 self.save_checkpoint()
                 saved = time.time()
+            if wishes and self.done < self.steps:
+                self.save_checkpoint()
+                raise Stopped(f"step {self.done} of {self.steps} is saved; run again: the training goes on from there")
         self.plain.eval()
-        return self.history
 
     def _one_step(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         torch.manual_seed(int(np.random.SeedSequence([self.seed, self.done]).generate_state(1)[0]))
@@ -182,7 +226,8 @@ class Trainer:
         if self.checkpoint.exists():
             try:
                 self._take(load_checkpoint(self.checkpoint))
-                self.accelerator.print(f"going on from step {self.done} of {self.steps}")
+                finished = ": it was trained before" if self.done == self.steps else ""
+                self.accelerator.print(f"going on from step {self.done} of {self.steps}{finished}")
             except Exception as error:  # noqa: BLE001 - a damaged state raises nearly every kind there is
                 self.plain.load_state_dict(fresh[0])
                 self.optimizer.load_state_dict(fresh[1])
@@ -205,6 +250,12 @@ class Trainer:
         if state["scaler"] and self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.done, self.history = state["done"], list(state["rows"])
+
+
+def replay(rows: list[dict[str, float]], on_log: Callable[[dict[str, float]], None]) -> None:
+    """Hand on rows of a training of before, without seconds_left."""
+    for row in rows:
+        on_log({name: value for name, value in row.items() if name != "seconds_left"})
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

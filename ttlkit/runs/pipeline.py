@@ -17,7 +17,7 @@ from ttlkit.machine import home, leaving_out
 from ttlkit.method.starts import STARTS, STUDENT, start_of
 from ttlkit.runs import code
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
-from ttlkit.runs.records import other_code, read_done, stand_ins_of
+from ttlkit.runs.records import DONE, other_code, read_done, stand_ins_of
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
 from ttlkit.runs.stages import UNDER_PIPELINE, StageRun, alone
 from ttlkit.words import SettingsError, check_name, split_names
@@ -139,7 +139,7 @@ def _execute(stage: StageRun, title: str, why: str) -> None:
                 extra_arguments=kernel_options(),
             )
         except PapermillExecutionError as error:
-            if error.ename == "KeyboardInterrupt":  # Ctrl-C reaches the kernel too
+            if error.ename in ("KeyboardInterrupt", "Stopped"):  # Ctrl-C reaches the kernel too
                 raise KeyboardInterrupt from None
             problem = f"{error.ename}: {' '.join(str(error.evalue).split())}"
             raise StageError(f"{title}: {problem}; see {output}, fix it and run again") from None
@@ -223,9 +223,18 @@ def _describe(path: Path, since: float) -> str:
 
 
 def sections(run_folder: Path) -> list[Path]:
-    """What the report of a run shows, in order: executed notebooks, and folders of stages that were run by hand."""
+    """What the report of a run shows: executed notebooks, and folders of stages that were run by hand.
+
+    In the order of the run: 00, which shows its result, comes last; of one notebook, what was finished first.
+    """
+
+    def order(folder: Path) -> tuple[bool, str, float, str]:
+        done = folder / DONE
+        number = folder.name.partition("_")[0]
+        return number < "01", number, done.stat().st_mtime if done.is_file() else time.time(), folder.name
+
     found = []
-    for folder in sorted(path for path in run_folder.glob(STAGE) if path.is_dir()):
+    for folder in sorted((path for path in run_folder.glob(STAGE) if path.is_dir()), key=order):
         if (folder / "notebook.ipynb").is_file():
             found.append(folder / "notebook.ipynb")
         elif read_done(folder):

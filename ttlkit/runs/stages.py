@@ -228,10 +228,12 @@ class StageRun:
         """Save a Figure as figures/<name>.png and pass that picture on for display: it is drawn once."""
         from IPython.display import Image
 
+        from ttlkit.lesson.figures import describe
+
         path = self.folder / "figures" / f"{name}.png"
         with files.whole(path) as partial:
             figure.savefig(partial, format="png", dpi=110)
-        return Image(path.read_bytes())
+        return Image(path.read_bytes(), metadata={"alt": describe(figure)})
 
     def finish(self, **results: Any) -> dict[str, Any]:
         """Say that the stage is done: results, inputs, versions, wall time, and hashes of all that was made."""
@@ -275,9 +277,9 @@ def start(stage: str, scope: Mapping[str, Any]) -> StageRun:
     """
     kind = STAGES[stage]
     given = {f.name: scope[f.name] for f in fields(kind) if f.name in scope}
-    for cell in scope.get("In", []):  # papermill injects a misspelt name without complaint
-        if cell.startswith("# Parameters\n"):
-            given.update({n: scope[n] for n in code.assigned_names(cell)})
+    # Neither papermill, which injects a cell, nor who edits ours is told of a misspelt name.
+    for cell in [cell for cell in scope.get("In", []) if cell.startswith(("# Parameters\n", "profile = "))][-1:]:
+        given.update({name: scope[name] for name in code.assigned_names(cell)})
     stage_run = StageRun(resolve(kind, given))
     if not stage_run.under_pipeline():
         hold(stage_run.run_folder)

@@ -11,7 +11,7 @@ from ttlkit.method import recipes
 from ttlkit.method.connected_tasks import TASKS
 from ttlkit.method.recipes import Recipe
 from ttlkit.method.starts import STARTS, start_of
-from ttlkit.method.trainer import Trainer
+from ttlkit.method.trainer import Trainer, replay
 from ttlkit.method.weights import freeze, load_weights, save_weights
 from ttlkit.runs.settings import FineTuning, resolve, teacher_stages
 from ttlkit.runs.stages import StageRun, hold
@@ -89,7 +89,10 @@ def beside(
             print(f"{init} is not comparable: {reason}; run this notebook with init = '{init}' again")
             return [], None
         lines = (other.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines], load_weights(other.folder / "restorer.safetensors")
+        rows = [json.loads(line) for line in lines]
+        if on_log:
+            replay(rows, on_log)
+        return rows, load_weights(other.folder / "restorer.safetensors")
     if stage.settings.profile not in SIDE_BY_SIDE:
         print(f"no {init} to compare with: run this notebook with init = '{init}' first")
         return [], None

@@ -100,7 +100,7 @@ def _lines() -> Callable[[dict[str, float]], None]:
 
     def on_log(row: dict[str, float]) -> None:
         nonlocal due
-        if time.monotonic() >= due or row["step"] == row["steps"]:
+        if "seconds_left" in row and (time.monotonic() >= due or row["step"] == row["steps"]):
             due = time.monotonic() + EVERY
             left = timedelta(seconds=round(row["seconds_left"]))
             print(f"step {row['step']}/{row['steps']}, loss {row['loss']:.4f}, {left} left", flush=True)
