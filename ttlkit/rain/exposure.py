@@ -9,8 +9,7 @@ of focus is a disc, not a Gaussian; noise grows with the light; the tone curve i
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from scipy.signal import fftconvolve
+from scipy.ndimage import convolve, gaussian_filter
 
 from ttlkit.data.image_files import recompress, to_grey
 from ttlkit.rain.knobs import Knob, Rain, Seed, checked, draw_parameters
@@ -80,7 +79,7 @@ def hides(rng: np.random.Generator, shape: tuple[int, int], p, shell: int) -> np
     radius = across * (0.5 + p["aperture"] * abs(shell - p["focus"]) / 2)
     fainter = min(1, across / (2 * radius))  # what is out of focus is wider and hides less
     mean = POINTS * math.pi * radius / 2  # of a row of points under a disc, over the width of the disc
-    return np.clip(fftconvolve(drawn, _disc(radius), mode="same") / mean * fainter, 0, 1) * p["opacity"]
+    return np.clip(convolve(drawn, _disc(radius), mode="constant") / mean * fainter, 0, 1) * p["opacity"]
 
 
 def _disc(radius: float) -> np.ndarray:
