@@ -63,7 +63,7 @@ def test_a_planted_copy_is_found_and_nothing_else(change, test_side):
 @pytest.mark.slow
 def test_strangers_are_left_alone(test_side):
     others = ("retina", "color", "hubble_deep_field", "ihc", "lily", "page", "text", "clock_motion", "moon", "camera")
-    candidates = [described(pocket.scene(i, TEXTURES)) for i in range(0, 12, 3)]  # dead leaves
+    candidates = [described(pocket.scene(i)) for i in range(0, 12, 3)]  # dead leaves
     for name in others:
         try:
             candidates.append(described(pocket.bundled(name)))

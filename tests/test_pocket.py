@@ -16,8 +16,8 @@ from ttlkit.data import collections, image_files, pocket
 
 REPO = Path(__file__).resolve().parents[1]
 SCENES = 3
-GOLDEN_PIXELS = "cbb6fc4e47d58d603225d5ed9eedfa93"
-GOLDEN_BYTES = "0952c688015f7b57283e0c8a44a6669d"
+GOLDEN_PIXELS = "55967eae6c165fc68c5e07d532f50cde"
+GOLDEN_BYTES = "a93738ec09bedae789f6921369aec43b"
 
 
 def digest(root, read):
@@ -77,7 +77,7 @@ def test_masks_show_streaks(built):
 
 
 def test_tests_show_scenes_that_training_does_not(built):
-    parts = [pocket.PHOTOGRAPHS, pocket.VAL_PHOTOGRAPHS, pocket.TEST_PHOTOGRAPHS]
+    parts = [pocket.PHOTOGRAPHS, pocket.TEXTURES, pocket.VAL_PHOTOGRAPHS, pocket.TEST_PHOTOGRAPHS]
     assert sum(map(len, parts)) == len(set().union(*parts))
     seen = [pixels(p) for part in ("synthetic", "real", "val", "test") for p in sorted((built / part).rglob("*.png"))]
     assert len(set(seen)) == len(seen)
@@ -85,7 +85,7 @@ def test_tests_show_scenes_that_training_does_not(built):
 
 def test_a_scene_is_float64_in_steps_of_a_grey_level():
     for i in range(4):
-        scene = pocket.scene(i, pocket.PHOTOGRAPHS)
+        scene = pocket.scene(i)
         assert scene.shape == (192, 256, 3) and scene.dtype == np.float64
         assert np.array_equal(image_files.to_u8(scene) / 255, scene)
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from ttlkit import files, rain
 from ttlkit.data import image_files
-from ttlkit.rain import scenes
+from ttlkit.rain.scenes import dead_leaves
 
-PHOTOGRAPHS = ("astronaut", "chelsea", "motorcycle_left", "brick", "grass", "gravel")
+PHOTOGRAPHS = ("astronaut", "chelsea", "motorcycle_left")
+TEXTURES = ("brick", "grass", "gravel")  # photographs too, but nothing to look at
 VAL_PHOTOGRAPHS = ("flower", "camera")  # scenes that no other part shows
 TEST_PHOTOGRAPHS = ("coffee", "rocket", "china")  # the same
 HEIGHT, WIDTH = 192, 256  # of every scene
@@ -32,7 +33,7 @@ synthetic/ and test/photoshop are drawn by the renderer ttlkit.rain.photoshop.
 def build(root: Path, scenes: int) -> Path:
     """Generate a small collection of about `scenes` scenes, offline and whole or not at all.
 
-    Scenes are crops of photographs bundled with scikit-image and scikit-learn, and, to train on, dead-leaves pictures
+    Scenes are crops of photographs bundled with scikit-image and scikit-learn, and, in some pairs, dead-leaves pictures
     (Achddou et al. 2021). Synthetic pairs carry rain of the `photoshop` renderer. The `traced` renderer, which no
     training uses, stands in for real rain, which the training stages see without ground truth: a SIMULATION, and
     SIMULATED.txt says so. The same packages make the same bytes on every machine: rain is drawn in float64 and rounded
@@ -55,9 +56,10 @@ def is_of_today(root: Path) -> bool:
 
 
 def _training(folder: Path, i: int, scenes: int) -> None:
-    _save_pair(folder / "synthetic/photoshop", i, scene(i, PHOTOGRAPHS), rain.photoshop, i)
-    _save(folder / f"real/clean/{i:03d}.jpg", scene(scenes + i, PHOTOGRAPHS))
-    _save(folder / f"real/rainy/{i:03d}.jpg", rain.traced(scene(2 * scenes + i, PHOTOGRAPHS), [i, 11]).rainy)
+    _save_pair(folder / "synthetic/photoshop", i, scene(i), rain.photoshop, i)
+    names = TEXTURES if i % 3 == 1 else PHOTOGRAPHS
+    _save(folder / f"real/clean/{i:03d}.jpg", photograph(scenes + i, names))
+    _save(folder / f"real/rainy/{i:03d}.jpg", rain.traced(photograph(2 * scenes + i, names), [i, 11]).rainy)
 
 
 def _testing(folder: Path, i: int, scenes: int) -> None:
@@ -87,9 +89,11 @@ def _save(path: Path, image: np.ndarray) -> None:
     path.write_bytes(encoded.getbuffer())
 
 
-def scene(i: int, photographs: Sequence[str]) -> np.ndarray:
-    """Scene i (192, 256, 3) to train on, as `photograph`; every third is dead leaves."""
-    return photograph(i, photographs) if i % 3 else _exactly(scenes.dead_leaves([i, 3], HEIGHT, WIDTH))
+def scene(i: int) -> np.ndarray:
+    """Scene i (192, 256, 3) of the pairs: as `photograph`, and every third dead leaves."""
+    if i % 3 == 0:
+        return _exactly(dead_leaves([i, 3], HEIGHT, WIDTH))
+    return photograph(i, (*PHOTOGRAPHS, *TEXTURES))
 
 
 def photograph(i: int, names: Sequence[str]) -> np.ndarray:
