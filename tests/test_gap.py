@@ -191,8 +191,8 @@ def test_a_recognition_teacher_can_look_too(folders, tmp_path):
 @pytest.mark.parametrize("blocked", ["gap.json", "values.csv", "figures/distances.png", "gap.html"])
 def test_what_cannot_be_written_is_named_and_nothing_is_left_half_written(folders, tmp_path, monkeypatch, blocked):
     few = study.measure_files(image_files.list_images(folders / "dry")[:3])
-    monkeypatch.setattr(plots, "plot_distributions", lambda *values: Figure())  # takes a second
-    monkeypatch.setattr(plots, "plot_feature", lambda *values: Figure())
+    for name in ("plot_distances", "plot_distributions", "plot_feature"):  # each takes a second
+        monkeypatch.setattr(plots, name, lambda *values: Figure())
     found = study.compare(few, few, rounds=5)
     page.write(tmp_path / "good", few, few, found)
     kept = json.loads((tmp_path / "good/gap.json").read_text(), parse_constant=pytest.fail)  # JSON knows no NaN

@@ -16,11 +16,11 @@ from ttlkit.lesson.figures import BLACK, BLUE, GREY, MARKERS, VERMILLION, colour
 MAPS = {  # of `Prepared`: what the colour of a map stands for
     "crests": "height over the ground [luma]",
     "heights": "height over the ground [luma]",
-    "edges": "size of the gradient [luma / px]",
-    "saturation": "(max − min) / max of R, G, B",
-    "darkest": "darkest channel within 15 × 15 px",
-    "detail": "standard deviation within 15 × 15 px [luma]",
-    "spectrum": "log(1 + power / mean); middle: frequency 0",
+    "edges": "size of the gradient\n[luma / px]",
+    "saturation": "(max − min) / max\nof R, G, B",
+    "darkest": "darkest channel\nwithin 15 × 15 px",
+    "detail": "standard deviation within\n15 × 15 px [luma]",
+    "spectrum": "log(1 + power / mean);\nmiddle: frequency 0",
 }
 
 

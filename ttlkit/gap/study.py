@@ -148,7 +148,12 @@ def against_truth(rainy: Sequence[np.ndarray], streaks: Sequence[np.ndarray]) ->
     if len(rainy) != len(streaks) or len(rainy) < 3:
         raise GapError(f"{len(rainy)} rainy images and {len(streaks)} streak layers: give as many, and at least 3")
     layers = [np.clip(s if s.ndim == 3 else np.repeat(s[..., None], 3, axis=2), 0, 1) for s in streaks]
-    seen, known = (pd.DataFrame(features.measure(images))[OF_STREAKS] for images in (rainy, layers))
+    seen, known = (
+        pd.DataFrame(
+            [{n: features.BY_NAME[n].measure(one) for n in OF_STREAKS} for one in map(features.prepare, images)]
+        )
+        for images in (rainy, layers)
+    )
     with np.errstate(invalid="ignore"):  # of a constant
         correlation = seen.corrwith(known).fillna(0)
     table = pd.DataFrame({"truth": known.median(), "estimate": seen.median(), "bias": (seen - known).mean()})
