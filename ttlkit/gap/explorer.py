@@ -10,11 +10,11 @@ from ttlkit.gap import features
 from ttlkit.lesson import figures
 from ttlkit.lesson.live import png_bytes
 
-RAIN_KNOBS = {  # of rain.physical: what a class may turn, and from where to where
-    "angle_deg": (-30.0, 30.0, 10.0),
-    "rate_mm_h": (3.0, 150.0, 40.0),
-    "near_m": (0.4, 3.0, 0.6),
-    "exposure_s": (0.002, 0.033, 0.008),
+RAIN_KNOBS = {  # of rain.physical, what a class may turn: from where to where, in which steps, and where it begins
+    "angle_deg": {"min": -30.0, "max": 30.0, "step": 1.0, "value": 10.0},
+    "rate_mm_h": {"min": 3.0, "max": 150.0, "step": 1.0, "value": 40.0},
+    "near_m": {"min": 0.4, "max": 3.0, "step": 0.1, "value": 0.6},
+    "exposure_s": {"min": 0.002, "max": 0.033, "step": 0.001, "value": 0.008},
 }
 
 
@@ -27,13 +27,16 @@ def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
 
     small = features.scale_down(image_files.to_float(image_files.to_u8(scene)), 320)
     chosen = [features.FEATURES[features.NAMES.index(name)] for name in names]
-    picture, numbers, sliders = widgets.Image(format="png"), widgets.HTML(), {}
-    look: dict = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "480px"}}
-    look |= {"continuous_update": False, "readout_format": ".3g"}
-    for name, (least, most, value) in RAIN_KNOBS.items():
-        label = f"{rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]"
-        step = (most - least) / 100
-        sliders[name] = widgets.FloatSlider(value, min=least, max=most, step=step, description=label, **look)
+    picture, numbers = widgets.Image(format="png", layout={"align_self": "flex-start"}), widgets.HTML()
+    sliders: dict = {}
+    rows: list = []
+    for name, knob in RAIN_KNOBS.items():
+        wide = {"width": "260px", "min_width": "240px"}  # the name stands above: beside it, no track would be left
+        slider = sliders[name] = widgets.FloatSlider(**knob, continuous_update=False, readout=False, layout=wide)
+        number = widgets.BoundedFloatText(**knob, layout={"width": "80px"})  # for keys: JupyterLab keeps a slider's
+        widgets.link((slider, "value"), (number, "value"))
+        named = widgets.Label(f"{rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]")
+        rows += [named, widgets.HBox([slider, number])]
 
     def draw(change=None) -> None:
         drawn = rain.physical(small, seed, **{name: slider.value for name, slider in sliders.items()})
@@ -46,4 +49,4 @@ def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
     for slider in sliders.values():
         slider.observe(draw, "value")
     draw()
-    return widgets.VBox([picture, widgets.HBox([widgets.VBox(list(sliders.values())), numbers])])
+    return widgets.VBox([picture, widgets.HBox([widgets.VBox(rows), numbers], layout={"flex_flow": "row wrap"})])
