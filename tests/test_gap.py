@@ -257,7 +257,7 @@ def test_the_exercise_measures_what_the_explorer_shows_and_its_sliders_reach_it(
     assert exercises.veil(**EXERCISES["far-rain"].right()) == pytest.approx(exercises.VEIL, abs=0.002)
     shown = rain.physical(exercises.scene(), 0, **explorer.STEADY).rainy
     assert exercises.veil() == pytest.approx(features.veil(features.prepare(shown)), abs=1e-5)
-    least, most, _ = explorer.RAIN_KNOBS["horizon_m"]
+    least, most = (explorer.RAIN_KNOBS["horizon_m"][side] for side in ("min", "max"))
     ends = [exercises.veil(horizon_m=value) for value in (least, most)]
     assert ends[0] < exercises.VEIL - 0.05 and ends[1] > exercises.VEIL + 0.05
     for cell in nbformat.read(REPO / "notebooks/01_gap_statistics.ipynb", 4).cells:

@@ -176,6 +176,11 @@ def test_rain_explorer_follows_its_sliders():
     sliders, numbers = row.children
     before, told = image.value, numbers.value
     assert decoded(before).shape == (96, 256, 3) and "density of streaks" in told
-    by_name = {slider.description.split(" [")[0]: slider for slider in sliders.children}
-    by_name["rate_mm_h: rain rate"].value = 140.0
+    by_name = {label.value: both for label, both in zip(sliders.children[::2], sliders.children[1::2], strict=True)}
+    slider, number = by_name["rate_mm_h: rain rate [mm/h]"].children
+    slider.value = 140.0
+    assert number.value == 140.0
     assert image.value != before and numbers.value != told
+    before = image.value
+    number.value = 20.0
+    assert slider.value == 20.0 and image.value != before

@@ -1,14 +1,20 @@
 """Run folders: what is done, what is stale, what is missing."""
 
 import json
+import pkgutil
 import shutil
+import tomllib
 
+import click
+import papermill
 import pytest
+from jupyter_client.kernelspec import NoSuchKernel
+from papermill.engines import papermill_engines
 
 from ttlkit import files
 from ttlkit.apply import restore
 from ttlkit.evaluate import votes
-from ttlkit.runs import pipeline, records, released, stages, training
+from ttlkit.runs import code, pipeline, records, released, stages, training
 from ttlkit.runs.settings import Distillation, Evaluation, FineTuning, Gap, TeacherPretraining, resolve
 from ttlkit.runs.stages import StageRun
 from ttlkit.words import SettingsError
@@ -248,6 +254,20 @@ def test_a_name_that_papermill_injects_by_mistake_is_refused(home, collection):
         stages.start("02_teacher_pretraining", scope)
     corrected = {**scope, "In": [*scope["In"], 'profile = "smoke"  # type: str'], "collection": str(collection)}
     assert stages.start("02_teacher_pretraining", corrected).settings.learning_rate == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "refused"),
+    [({"lr": 1e-3}, "'lr'; did you mean 'learning_rate'"), ({"steps": 0}, "needs at least 1"), ({"steps": 5}, "")],
+)
+def test_papermill_with_our_engine_refuses_a_wrong_parameter_before_a_kernel_starts(given, refused, tmp_path):
+    project = tomllib.loads((code.notebook_path("").parents[1] / "pyproject.toml").read_text())
+    name, place = project["project"]["entry-points"]["papermill.engine"].popitem()
+    papermill_engines.register(name, pkgutil.resolve_name(place))
+    options = {"engine_name": name, "kernel_name": "none", "progress_bar": False}
+    notebook = code.notebook_path("02_teacher_pretraining")
+    with pytest.raises(click.ClickException if refused else NoSuchKernel, match=refused or "none"):
+        papermill.execute_notebook(notebook, tmp_path / "out.ipynb", given, **options)
 
 
 def test_other_names_in_the_notebook_are_nobodys_business(home, collection):

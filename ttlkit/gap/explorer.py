@@ -10,14 +10,14 @@ from ttlkit.gap import features
 from ttlkit.lesson import figures
 from ttlkit.lesson.live import png_bytes
 
-RAIN_KNOBS = {  # of rain.physical: what a class may turn, and from where to where
-    "angle_deg": (-30.0, 30.0, 10.0),
-    "rate_mm_h": (0.0, 150.0, 40.0),
-    "horizon_m": (8.0, 400.0, 20.0),
-    "near_m": (0.4, 3.0, 0.6),
-    "exposure_s": (0.002, 0.033, 0.008),
+RAIN_KNOBS = {  # of rain.physical, what a class may turn: from where to where, in which steps, and where it begins
+    "angle_deg": {"min": -30.0, "max": 30.0, "step": 1.0, "value": 10.0},
+    "rate_mm_h": {"min": 0.0, "max": 150.0, "step": 1.0, "value": 40.0},
+    "horizon_m": {"min": 8.0, "max": 400.0, "step": 4.0, "value": 20.0},
+    "near_m": {"min": 0.4, "max": 3.0, "step": 0.1, "value": 0.6},
+    "exposure_s": {"min": 0.002, "max": 0.033, "step": 0.001, "value": 0.008},
 }
-STEADY = {name: value for name, (_, _, value) in RAIN_KNOBS.items()}  # what is not turned
+STEADY = {name: knob["value"] for name, knob in RAIN_KNOBS.items()}  # what is not turned
 WHITE = 0.25  # luma; on a scale of its own, the faintest line would be white in some picture
 
 
@@ -30,13 +30,16 @@ def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
 
     small = features.scale_down(image_files.to_float(image_files.to_u8(scene)), 320)
     chosen = [features.BY_NAME[name] for name in names]
-    picture, numbers, sliders = widgets.Image(format="png"), widgets.HTML(), {}
-    look: dict = {"style": {"description_width": "initial"}, "layout": {"width": "100%", "max_width": "480px"}}
-    look |= {"continuous_update": False, "readout_format": ".3g"}
-    for name, (least, most, value) in RAIN_KNOBS.items():
-        label = f"{name}: {rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]"
-        step = (most - least) / 100
-        sliders[name] = widgets.FloatSlider(value, min=least, max=most, step=step, description=label, **look)
+    picture, numbers = widgets.Image(format="png", layout={"align_self": "flex-start"}), widgets.HTML()
+    sliders: dict = {}
+    rows: list = []
+    for name, knob in RAIN_KNOBS.items():
+        wide = {"width": "260px", "min_width": "240px"}  # the name stands above: beside it, no track would be left
+        slider = sliders[name] = widgets.FloatSlider(**knob, continuous_update=False, readout=False, layout=wide)
+        number = widgets.BoundedFloatText(**knob, layout={"width": "80px"})  # for keys: JupyterLab keeps a slider's
+        widgets.link((slider, "value"), (number, "value"))
+        named = widgets.Label(f"{name}: {rain.PHYSICAL[name].text.split(',')[0]} [{rain.PHYSICAL[name].unit}]")
+        rows += [named, widgets.HBox([slider, number])]
 
     def draw(change=None) -> None:
         drawn = rain.physical(small, seed, **{name: slider.value for name, slider in sliders.items()})
@@ -49,4 +52,4 @@ def rain_explorer(scene: np.ndarray, names: Sequence[str], seed: int = 0):
     for slider in sliders.values():
         slider.observe(draw, "value")
     draw()
-    return widgets.VBox([picture, widgets.HBox([widgets.VBox(list(sliders.values())), numbers])])
+    return widgets.VBox([picture, widgets.HBox([widgets.VBox(rows), numbers], layout={"flex_flow": "row wrap"})])
