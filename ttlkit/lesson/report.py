@@ -316,7 +316,8 @@ def _linked(clean: str, prefix: str, ids: dict[str, str]) -> str:
         return f'<a href="#{anchor}">{shown}</a>' if anchor else shown
 
     page = re.sub(r"<h([1-6])>(.*?)</h\1>", heading, clean, flags=re.DOTALL)
-    return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL).replace("<p></p>", "")
+    page = re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL)
+    return re.sub(r"<(p|tr)>\s*</\1>", "", page)  # a row without cells is no HTML
 
 
 def _slug(text: str) -> str:
