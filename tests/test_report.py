@@ -270,6 +270,13 @@ def test_a_progress_bar_leaves_nothing_and_windows_line_ends_neither(tmp_path):
     assert "first\nend" in text and "%" not in text and "sets" not in text
 
 
+def test_an_empty_table_has_no_row_without_cells(tmp_path):
+    assert (
+        "tr"
+        not in output_page(tmp_path, new_output("display_data", {"text/html": figures.table([])._repr_html_()})).tags
+    )
+
+
 def test_a_line_of_a_megabyte_takes_no_time(tmp_path):
     began = time.process_time()
     text = output_page(tmp_path, new_output("stream", name="stdout", text="long " * 200_000 + "\x1b[0mend")).text
@@ -391,10 +398,10 @@ def test_sections_stand_in_the_order_of_the_run(run, tmp_path):
 
 
 def test_a_figure_says_what_it_shows():
-    shown = figures.plot_images([[np.zeros((8, 8, 3))] * 2], ["rainy", "clean"], rows=["yard"], title="SIMULATED")
+    shown = figures.plot_images([[np.zeros((8, 8, 3))] * 2], ["rainy", "clean"], rows=["ya\nrd"], title="SIMULATED")
     data, facts = DisplayFormatter().format(shown)
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
-    assert facts["image/png"]["alt"] == figures.describe(shown) == "SIMULATED; rainy; yard; clean"
+    assert facts["image/png"]["alt"] == figures.describe(shown) == "SIMULATED; rainy; ya rd; clean"
 
 
 def test_a_failed_stage_is_open_and_a_run_without_verdict_shows_the_facts(run, tmp_path):

@@ -57,7 +57,7 @@ class Picture(Figure):
 def describe(figure: Figure) -> str:
     """What a figure shows, for who does not see it: its title, and what stands at its axes."""
     axes = [text for ax in figure.axes for text in (ax.get_title(), ax.get_ylabel(), ax.get_xlabel())]
-    return "; ".join(dict.fromkeys(filter(None, [figure.get_suptitle(), *axes])))[:300]
+    return "; ".join(" ".join(text.split()) for text in dict.fromkeys([figure.get_suptitle(), *axes]) if text)[:300]
 
 
 def new_figure(width: float, height: float, title: str | None) -> Picture:

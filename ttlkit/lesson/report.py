@@ -73,12 +73,13 @@ def write_report(
         contents += f'<li><a href="#{one.id}">{label}</a></li>'
         fold = f"<details{' open' if FAILED in body else ''}><summary><h2>{label}</h2></summary>"
         sections += f'<section aria-label="{label}">{fold}<div id="{one.id}">{body}</div></details></section>\n'
+    few = "".join(f'<p class="note">{escape(note)}</p>' for note in notes)
     page = Template(Path(__file__).with_name("report.html").read_text(encoding="utf-8")).substitute(
         title=escape(title),
         code_style=HtmlFormatter(nobackground=True).get_style_defs("pre"),
         dark_code_style=HtmlFormatter(nobackground=True, style="github-dark").get_style_defs("pre"),
         slider_style=compare.STYLE,
-        notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
+        notes=few if len(notes) < 3 else f'<details class="note"><summary>{len(notes)} notes</summary>{few}</details>',
         poster=poster and f'<div id="poster">{_linked(poster, "top", ids)}</div>',
         intro=_linked(_clean(markdown_html(intro_markdown), out.parent), "intro", ids),
         contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
@@ -272,8 +273,9 @@ def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -
         with suppress(OSError, ValueError):  # a name too long, or with a null character
             path = (folder / unquote(value, errors="surrogateescape")).resolve()
             if path.is_relative_to(folder.resolve()) and path.is_file():
-                data = base64.b64encode(path.read_bytes()).decode()
-                value = f"data:{mimetypes.guess_type(path.name)[0]};base64,{data}"
+                kind, data = mimetypes.guess_type(path.name)[0], base64.b64encode(path.read_bytes()).decode()
+                kind, data = _lighter(data) if kind == "image/png" else (kind, data)
+                value = f"data:{kind};base64,{data}"
         return value if _PICTURE.match(value) else None
 
     clean = nh3.clean(
@@ -314,7 +316,8 @@ def _linked(clean: str, prefix: str, ids: dict[str, str]) -> str:
         return f'<a href="#{anchor}">{shown}</a>' if anchor else shown
 
     page = re.sub(r"<h([1-6])>(.*?)</h\1>", heading, clean, flags=re.DOTALL)
-    return re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL).replace("<p></p>", "")
+    page = re.sub(r'<a href="([^"]*)">(.*?)</a>', link, page, flags=re.DOTALL)
+    return re.sub(r"<(p|tr)>\s*</\1>", "", page)  # a row without cells is no HTML
 
 
 def _slug(text: str) -> str:
