@@ -200,13 +200,16 @@ def test_the_evaluation_leaves_out_what_is_neither_made_nor_released(home, colle
     scenes = of(collection, Evaluation, inits="scratch,deblur,student").begin()
     told = [line for line in capsys.readouterr().out.splitlines() if "not finished" in line]
     assert told == [
-        f"04_fine_tuning-student {TOLD} student instead, trained on real photographs",
+        "04_fine_tuning-student, 02_teacher_pretraining-recognition are not finished in outputs/smoke: "
+        "takes the released teacher recognition and student instead, trained on real photographs",
         "04_fine_tuning-scratch, 04_fine_tuning-deblur are not finished in outputs/smoke: left out",
     ]
     rows = [init for init in ("scratch", "deblur", "student") if scenes.has(f"04_fine_tuning-{init}")]
     assert rows == ["student"]
     found = scenes.require("04_fine_tuning-student", "restorer.safetensors")
     assert found == restore.RELEASED
+    (recogniser,) = scenes.settings.uses()  # which notebook 05 judges real rain with
+    assert scenes.require(recogniser, "teacher.safetensors").name == "teacher-recognition.safetensors"
     scenes.finish()
     make(collection, FineTuning, "restorer.safetensors", init="scratch")
     assert scenes.stale() == "04_fine_tuning-scratch has been made"
