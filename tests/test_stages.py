@@ -226,6 +226,8 @@ def test_the_evaluation_leaves_out_what_is_neither_made_nor_released(home, colle
     assert rows == ["student"]
     found = scenes.require("04_fine_tuning-student", "restorer.safetensors")
     assert found == restore.RELEASED
+    (recogniser,) = scenes.settings.uses()  # which notebook 05 judges real rain with
+    assert scenes.require(recogniser, "teacher.safetensors").name == "teacher-recognition.safetensors"
     scenes.finish()
     make(collection, FineTuning, "restorer.safetensors", init="scratch")
     assert scenes.stale() == "04_fine_tuning-scratch has been made"
