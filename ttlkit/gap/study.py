@@ -106,12 +106,15 @@ def compare_features(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000
 def compare(a: Measured, b: Measured, seed: int = 0, rounds: int = 2000) -> dict[str, list[Row]]:
     """Everything that says whether two sets differ.
 
-    'features': rows of `compare_features`. 'overall': rows of `stats.overall` on the features of rain, not of the
-    camera.
+    'features': rows of `compare_features`; 'overall': rows of `compare_overall`.
     """
+    return {"features": compare_features(a, b, seed, rounds), "overall": compare_overall(a, b, seed)}
+
+
+def compare_overall(a: Measured, b: Measured, seed: int = 0) -> list[Row]:
+    """Rows of `stats.overall` on the features of rain, not of the camera."""
     x, y = (np.stack(list(side.about_rain().values()), axis=1) for side in (a, b))
-    tests = stats.overall(x, y, [features.BY_NAME[name].label for name in a.about_rain()], seed)
-    return {"features": compare_features(a, b, seed, rounds), "overall": tests}
+    return stats.overall(x, y, [features.BY_NAME[name].label for name in a.about_rain()], seed)
 
 
 def deep_features(paths: Sequence[Path], teacher: Path, name: str = "") -> np.ndarray:
