@@ -369,14 +369,14 @@ def run(tmp_path):
     (tmp_path / "05_x/table.txt").write_text(
         "profile smoke, SIMULATED\n\npsnr_rgb\n| model | x |\n| --- | --- |\n| a | 1 |\n"
     )
-    files.write_json(tmp_path / "05_x/DONE.json", {"results": {"verdict": "The student <wins>."}})
+    files.write_json(tmp_path / "05_x/DONE.json", {"results": {"verdict": "The student <wins>.\nBy little."}})
     return [tmp_path / place for place in outputs]
 
 
 def test_the_report_is_a_poster_then_contents_then_folded_stages(run, tmp_path):
     text = report.write_report(run, tmp_path / "out.html", "x").read_text()
     places = [text.index(part) for part in (
-        '<p class="verdict">The student &lt;wins&gt;.</p>', "SIMULATED", 'class="ttlkit-slider"', "PSNR on RGB in dB",
+        '<p class="verdict">The student &lt;wins&gt;.</p>', "<p>By little.</p>", "SIMULATED", 'class="ttlkit-slider"', "PSNR on RGB in dB",
         "<td>a</td>", 'alt="psnr rgb: Seen"', "<nav ", "<section "
     )]  # fmt: skip
     assert places == sorted(places)

@@ -144,7 +144,7 @@ def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, coll
     assert recorded == {f"02_teacher_pretraining-{t}": {"teacher.safetensors": h} for t, h in hashes.items()}
     stage.finish()
     assert records.stand_ins_of(stage.done()["inputs"]) == recorded and stage.is_done()
-    assert any("03_distillation took what is released for" in note for note in pipeline.notes(stage.run_folder))
+    assert any("03_distillation took the released teachers" in note for note in pipeline.notes(stage.run_folder))
 
 
 def test_released_teachers_are_taken_on_purpose_whatever_the_run_has(home, collection, monkeypatch, capsys):

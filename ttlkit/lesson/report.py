@@ -114,7 +114,9 @@ def _poster(found: Sequence[_Section]) -> str:
                 return f'{shown[0]}<p>From <a href="#{one.id}">{escape(one.place)}</a>.</p>'
         return ""
 
-    parts = [f'<p class="verdict">{escape(verdict)}</p>'] if isinstance(verdict, str) else []
+    first, _, rest = verdict.partition("\n") if isinstance(verdict, str) else ("", "", "")
+    parts = [f'<p class="verdict">{escape(first)}</p>'] if first else []
+    parts += [f"<p>{escape(line)}</p>" for line in rest.splitlines()]
     facts = text.partition("\n\n")[0].splitlines()  # what was measured, and whether on simulated rain
     parts += [f"<p>{escape(line)}</p>" for line in facts if not (table and line in table[0])]
     parts.append(take(_SLIDER, evaluation, *(one for one in found if one.place.startswith("00_"))))

@@ -15,7 +15,7 @@ from typing import Any
 from ttlkit import files
 from ttlkit.machine import home, leaving_out
 from ttlkit.method.starts import STARTS, STUDENT, start_of
-from ttlkit.runs import code
+from ttlkit.runs import code, released
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.runs.records import DONE, other_code, read_done, stand_ins_of
 from ttlkit.runs.settings import STAGES, FineTuning, resolve
@@ -249,5 +249,5 @@ def notes(run_folder: Path) -> list[str]:
     """
     folders = sorted(path.parent for path in run_folder.glob(f"{STAGE}/DONE.json"))
     found = {folder.name: stand_ins_of(inputs) for folder in folders if (inputs := read_done(folder).get("inputs"))}
-    taken = [f"{name} took what is released for {', '.join(given)}" for name, given in found.items() if given]
+    taken = [f"{n} took the released {released.what(g)}, trained on real photographs" for n, g in found.items() if g]
     return taken + [f"{folder.name} {OTHER_CODE}: {other}" for folder in folders if (other := other_code(folder))]
