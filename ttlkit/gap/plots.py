@@ -85,14 +85,16 @@ def plot_feature(pictures: Mapping[str, np.ndarray], *seen: features.Feature) ->
     return figure
 
 
-def plot_knobs(curves: Mapping[str, tuple[str, Sequence[float], Mapping[str, np.ndarray]]]) -> Figure:
+def plot_knobs(
+    curves: Mapping[str, tuple[str, Sequence[float], Mapping[str, np.ndarray]]], title: str | None = None
+) -> Figure:
     """How numbers follow what is turned: {knob: (unit, its values, {feature: its change (seeds, values)})}.
 
     A panel for each knob, all on one scale, so that a small change looks small: the change from the knob's first value,
     in standard deviations of the feature over photographs. Lines are means over seeds, shades their whole range.
     """
     names = list(dict.fromkeys(name for _, _, found in curves.values() for name in found))
-    figure = new_figure(3 * len(curves) + 2.6, 3.4, None)
+    figure = new_figure(3 * len(curves) + 2.6, 3.6, title)
     axes = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for ax, (knob, (unit, values, found)) in zip(axes, curves.items(), strict=True):
         ax.axhspan(-1, 1, color=GREY, alpha=0.12, label="as photographs differ: ±1 σ")
