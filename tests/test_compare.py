@@ -49,7 +49,7 @@ def test_two_sliders_of_the_same_pictures_do_not_share_buttons():
 
 @pytest.mark.skipif(bool(report.MISSING), reason="needs the packages of the extra `report`")
 def test_a_report_keeps_the_pictures_of_a_slider(tmp_path):
-    clean = report._clean(compare.slider(BLACK, WHITE, "a wall"), tmp_path)
+    clean = report.clean(compare.slider(BLACK, WHITE, "a wall"), tmp_path)
     assert clean.count('src="data:image/jpeg') == 2 and 'alt="a wall: before"' in clean and "clip-path" not in clean
 
 

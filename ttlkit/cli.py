@@ -87,8 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--compare", action="store_true", help="write sheets with before and after: compare-01-derained.jpg"
     )
 
-    made = command("export", commands.export, "write a restorer for ONNX Runtime or OpenVINO")
-    made.add_argument("target", metavar="OUT.onnx|OUT.xml", type=_path)
+    made = command("export", commands.export, "write a restorer for ONNX Runtime, OpenVINO or a browser")
+    made.add_argument("target", metavar="OUT.onnx|OUT.xml|OUT.html", type=_path)
     _add_weights(made)
 
     data = known.add_parser("data", help="list and fetch public sets, check, build or show a collection")

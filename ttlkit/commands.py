@@ -208,9 +208,15 @@ def _write_sheets(written: list[tuple[Path, Path]]) -> None:
 
 
 def export(chosen: argparse.Namespace) -> int:
-    """Write a restorer as OUT.onnx or OUT.xml, checked against torch."""
+    """Write a restorer as OUT.onnx or OUT.xml, checked against torch, or as OUT.html, which runs in a browser."""
     from ttlkit.apply import export, restore
 
+    if chosen.target.suffix == ".html":
+        from ttlkit.site import element
+
+        path = element.write_page(chosen.target, _weights(chosen))
+        print(shown(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser, with or without a network"))
+        return 0
     export.kind_of(chosen.target)  # a wrong suffix is said before torch is imported
     weights = _weights(chosen)
     path = export.export(restore.load_restorer(weights), chosen.target, export.card_of(weights))

@@ -1,7 +1,7 @@
 """The report: all stages of a run as one HTML file that needs no network.
 
 What notebooks and programs wrote, and the names of files, sets and runs, is foreign: it enters the page through
-`_clean` or escaped, and in no other way.
+`clean` or escaped, and in no other way.
 """
 
 import base64
@@ -56,7 +56,7 @@ def write_report(
     """
     if MISSING:
         raise ReportError(f"the report needs the package {MISSING}: pip install 'ttlkit[report]'")
-    out, found = Path(out), [_section(Path(path)) for path in stages]
+    out, found = Path(out), [section(Path(path)) for path in stages]
     # What links may name: the first of the sections that one notebook has made.
     ids = {f"{place.partition('-')[0]}.ipynb": f"nb{i}" for i, (place, _) in reversed(list(enumerate(found, 1)))}
     contents, sections = "", ""
@@ -69,14 +69,14 @@ def write_report(
         title=escape(title),
         code_style=HtmlFormatter().get_style_defs("pre"),
         notes="".join(f'<p class="note">{escape(note)}</p>' for note in notes),
-        intro=_linked(_clean(markdown_html(intro_markdown), out.parent), "intro", ids),
+        intro=_linked(clean(markdown_html(intro_markdown), out.parent), "intro", ids),
         contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
         sections=sections,
     )
     return files.write_text(out, page)
 
 
-def _section(path: Path) -> tuple[str, str]:
+def section(path: Path) -> tuple[str, str]:
     """(place, clean HTML) of an executed notebook or a stage folder.
 
     Its parts are cleaned each for itself: one that is never closed takes no other.
@@ -84,11 +84,11 @@ def _section(path: Path) -> tuple[str, str]:
     if (path / "notebook.ipynb").is_file():
         path /= "notebook.ipynb"
     if path.is_dir():
-        return path.name, "\n".join(_clean(part, path) for part in _by_hand(path))
+        return path.name, "\n".join(clean(part, path) for part in _by_hand(path))
     place = path.parent.name if path.name == "notebook.ipynb" else path.stem
     try:
         cells = nbformat.read(path, as_version=4).cells
-        parts = (_clean(part, path.parent, cell.get("attachments")) for cell in cells for part in _parts(cell))
+        parts = (clean(part, path.parent, cell.get("attachments")) for cell in cells for part in _parts(cell))
         return place, "\n".join(parts)
     except Exception as error:  # of a file that is half written or no notebook, nearly every kind there is
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
@@ -184,7 +184,7 @@ _FORMULA = re.compile(r"\$\$?(\\.|[^\\$`])+\$\$?(?![\d$])", re.DOTALL)
 
 
 def markdown_html(source: str) -> str:
-    """Markdown to HTML with formulas as MathML; code, prices and HTML stay as written. Not clean: see `_clean`."""
+    """Markdown to HTML with formulas as MathML; code, prices and HTML stay as written. Not clean: see `clean`."""
     rule = math_inline_dollar(allow_space=False, allow_double=True)
 
     def formula(state, silent: bool) -> bool:
@@ -218,7 +218,7 @@ _ATTRIBUTES = {
 }  # fmt: skip
 
 
-def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
+def clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
     """Foreign HTML made harmless: nothing runs and nothing loads, images of `folder` and `attachments` are put in.
 
     Other pictures become their description. Links are looked after by `_linked`.
