@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os.path import expanduser, lexists  # unlike those of a Path, they raise no error
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,37 @@ def _write_report(folder: Path) -> Path:
     tables = sorted(folder.glob("05_real_scene_evaluation*/table.txt"))  # of test, of val
     intro = "\n".join(table.read_text("utf-8", "replace") for table in tables)
     return write_report(shown, path, f"ttlkit: run {folder.name}", intro, notes=said)
+
+
+def site(chosen: argparse.Namespace) -> int:
+    """Build a site from the executed notebooks of a run, or serve the one that is there."""
+    from ttlkit.machine import home
+    from ttlkit.runs.pipeline import notes, sections
+
+    run, out = home() / "outputs" / chosen.run, chosen.out or home() / "outputs" / "site"
+    if chosen.serve:
+        return _serve(out, chosen.port)
+    from ttlkit.site import build
+
+    stages = sections(run)
+    if not stages:
+        raise SettingsError(f"{run}: no finished stages; run `ttlkit reproduce --run {chosen.run}` first")
+    build.build(stages, out, chosen.run, notes(run))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    print(shown(f"{out}: {size:.1f} MB; open index.html, copy the folder to any host, or `ttlkit site --serve`"))
+    return 0
+
+
+def _serve(folder: Path, port: int) -> int:
+    from ttlkit.site import serve
+
+    if not (folder / "index.html").is_file():
+        raise SettingsError(f"{folder}: no site yet; build it: ttlkit site")
+    with serve.server(folder, port) as server:
+        print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
 
 
 # ---- images --------------------------------------------------------------------------------------------------------

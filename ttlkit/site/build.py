@@ -5,6 +5,7 @@ Nothing is loaded from another host: formulas are MathML, fonts the reader's own
 
 import base64
 import hashlib
+import json
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from html import escape, unescape
 from pathlib import Path, PurePosixPath
 from string import Template
+from typing import Any
 from urllib.parse import unquote
 
 from ttlkit import files, rain
@@ -29,7 +31,7 @@ DOCUMENTS = {"results.md": "notebooks/RESULTS.md", "card.md": "ttlkit/weights/RE
 
 
 def build(stages: Sequence[Path], out: Path, title: str, notes: Sequence[str] = ()) -> Path:
-    """Build the site in the folder `out`, whole or not at all; what was there is replaced. Returns `out`.
+    """Build the site in the folder `out`, whole or not at all; a site that was there is replaced. Returns `out`.
 
     `stages`: executed notebooks or stage folders, as of the report; `notes`: lines that stand above each lesson.
     The folder works as it is from any static host, below any address, and opened as files. Raises SiteError and
@@ -40,17 +42,15 @@ def build(stages: Sequence[Path], out: Path, title: str, notes: Sequence[str] = 
         from mkdocs.config import load_config
         from mkdocs.exceptions import MkDocsException
     except ImportError as error:
-        raise SiteError(f"{error.name} is not installed; pip install 'ttlkit[site]'") from None
+        raise SiteError(f"{error.name} is not installed; pip install 'ttlkit[site,export,report]'") from None
+    if out.exists() and not (out / "derain" / "derain.js").is_file() and not (out.is_dir() and not any(out.iterdir())):
+        raise SiteError(f"{files.shown(out)}: holds something else than a site; choose another --out")
     with files.beside(out) as folder:
         docs, made = folder / "docs", folder / "site"
         lessons = _write_pages(docs, stages, title, notes)
-        pages = {"Try it": "try.md", "Results": "results.md", "The student": "card.md", "Library": "library.md"}
-        nav = [
-            {"Home": "index.md"},
-            {"Try it": pages.pop("Try it")},
-            {"Lessons": [f"lessons/{name}" for name in lessons]},
-        ]
-        nav += [{name: page} for name, page in pages.items() if (docs / page).is_file()]
+        pages = {"Home": "index.md", "Try it": "try.md", "Lessons": [f"lessons/{name}" for name in lessons]}
+        pages |= {"Results": "results.md", "The student": "card.md", "Library": "library.md"}
+        nav = [{name: page} for name, page in pages.items() if isinstance(page, list) or (docs / page).is_file()]
         logging.getLogger("mkdocs").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -95,20 +95,28 @@ def _write(path: Path, body: str) -> None:
     """A page that is HTML already; `hooks` hands it through. Its title is its first heading."""
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)
     title = unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else path.stem
-    files.write_text(path, f"---\ntitle: {title!r}\nhtml: true\n---\n{body}")
+    _, dash, variant = path.stem.partition("-")  # of a lesson that was run several times
+    about = {"title": f"{title} ({variant})" if dash else title, "html": True}
+    hidden = {} if path.parent.name == "lessons" else {"hide": ["navigation"]}  # one page, no list beside it
+    files.write_text(path, f"---\n{json.dumps(about | hidden)}\n---\n{body}")
 
 
 def _landing(root: Path | None, title: str, lessons: Sequence[str]) -> str:
     """The promise, a slider, the result in one sentence, two commands."""
-    look = {"layers": 3, "width_px": 3.2, "slender": 22, "cover": 0.1, "peak": 0.45, "hides": 0.6, "light": 0.92}
-    drops = rain.layered(pocket.bundled("china"), 2, **look, angle_deg=10, turn_deg=5, lamps=0.2, veil=0.04)
+    look: dict[str, Any] = {"layers": 3, "width_px": 3.2, "finer": 0.6, "slender": 22, "cover": 0.1, "peak": 0.45}
+    look |= {"hides": 0.6, "light": 0.92, "lamps": 0.2, "veil": 0.04, "noise": 0.003, "jpeg": 95, "edge": 1.4}
+    drops = rain.layered(pocket.bundled("china"), 2, **look, angle_deg=10, turn_deg=5)
     rainy = image_files.to_u8(drops.rainy)
     slider = compare.slider(
         rainy, restore.derain(rainy), "a pavilion", ("rendered rain", "restored by the released student")
     )
     text = (root / "README.md").read_text("utf-8") if root and (root / "README.md").is_file() else ""
     found = re.search(r"\*\*Reading\*\*: (.+?[a-z)]\.)(?=\s+[A-Z])", text, re.DOTALL)  # its first sentence
-    result = report.clean(report.markdown_html(" ".join(found[1].split())), ASSETS) if found else ""
+    result = (
+        report.clean(report.markdown_html(found[1][0].upper() + " ".join(found[1][1:].split())), ASSETS)
+        if found
+        else ""
+    )
     page = Template((ASSETS / "index.html").read_text("utf-8"))
     first = f"lessons/{lessons[0].replace('.md', '.html')}" if lessons else "library.html"
     return page.substitute(slider=slider, result=result, run=escape(title), first=first, credit=element.CREDIT)
@@ -139,6 +147,7 @@ def _linked(body: str, name: str, source: str, targets: dict[str, str]) -> str:
     body = re.sub(
         '<(pre|table|math(?= display="block"))(?=[ >])', r'<\1 tabindex="0"', body
     )  # what may be wider than a phone scrolls by keyboard
+    body = body.replace('<span class="math inline">', "<span>")  # the theme lets what is called `inline` float
     return re.sub(r'<a href="([^"]*)">', link, body)
 
 

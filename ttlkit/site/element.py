@@ -1,6 +1,6 @@
 """The released student in a browser: the element <derain-photo>, its parts, and the page that holds all of them.
 
-Ours. Pages opened as files may fetch nothing, so each part (engine, network, examples) is a script that holds its bytes.
+Pages opened as files may fetch nothing, so each part (engine, network, examples) is a script that holds its bytes.
 """
 
 import base64
@@ -15,6 +15,7 @@ import tarfile
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from ttlkit import files, rain
 from ttlkit.apply import export, restore
@@ -35,8 +36,8 @@ ENGINES = {
     "webgpu-code": "ort.jspi.bundle.min.mjs", "webgpu": "ort-wasm-simd-threaded.jspi.wasm",
 }  # fmt: skip
 CREDIT = (
-    "The examples are photographs in rendered rain: a pavilion by danielbuechele (CC BY 2.0, with scikit-learn), a rocket "
-    "by SpaceX and a cup by Rachel Michetti (public domain, with scikit-image)."
+    "The examples are photographs in rendered rain: a pavilion by danielbuechele (CC BY 2.0, with scikit-learn), a "
+    "rocket by SpaceX and a cup by Rachel Michetti (public domain, with scikit-image)."
 )
 
 
@@ -46,8 +47,7 @@ class SiteError(RuntimeError):
 
 def packed(package: str) -> Path:
     """The archive of a package of HASHES, fetched by npm once (the engine: 33 MB); SiteError where it cannot be had."""
-    folder = (cache.folder() or Path.home() / ".cache" / "ttlkit") / "npm"
-    path = folder / f"{package.replace('@', '-')}.tgz"
+    path = packed_at(package)
     if not path.is_file():
         _fetch(package, path)
     with path.open("rb") as file:
@@ -56,6 +56,16 @@ def packed(package: str) -> Path:
         path.unlink()
         raise SiteError(f"{path}: not the bytes on record, so it was removed; try again")
     return path
+
+
+def packed_at(package: str) -> Path:
+    """Where the archive of a package lies, or will lie: in the cache."""
+    return _kept(f"{package.replace('@', '-')}.tgz")
+
+
+def _kept(name: str) -> Path:
+    """Where a file lies that takes long to make or to fetch."""
+    return (cache.folder() or Path.home() / ".cache" / "ttlkit") / "npm" / name
 
 
 def _fetch(package: str, path: Path) -> None:
@@ -95,12 +105,9 @@ def parts(weights: Path = restore.RELEASED, gpu: bool = True) -> dict[str, str]:
         "facts": json.dumps({"reach": known.radius, "multiple": known.multiple}).encode(),
         "examples": json.dumps(examples()).encode(),
     }
-    with tarfile.open(packed(ENGINE)) as pack:
-        for name, file in ENGINES.items():
-            if name.startswith("webgpu") and not gpu:
-                continue
-            contents[name] = pack.extractfile(f"package/dist/{file}").read()  # type: ignore[union-attr]
     made = {f"derain-{name}.js": _script(name, content) for name, content in contents.items()}
+    for name in ENGINES if gpu else ("wasm-code", "wasm"):
+        made[f"derain-{name}.js"] = _engine_script(name)
     return {**made, "derain.js": (ASSETS / "derain.js").read_text("utf-8")}
 
 
@@ -109,27 +116,28 @@ def _script(name: str, content: bytes) -> str:
     return f'(globalThis.ttlkitParts ??= {{}})["{name}"] = "{coded}";\n'
 
 
+def _engine_script(name: str) -> str:
+    """The script of a part of the engine; packing takes seconds, so it is kept."""
+    path = _kept(f"{ENGINE.replace('@', '-')}-{name}.js")
+    if not path.is_file():
+        with tarfile.open(packed(ENGINE)) as pack:
+            content = pack.extractfile(f"package/dist/{ENGINES[name]}").read()  # type: ignore[union-attr]
+        files.write_text(path, _script(name, content))
+    return path.read_text("ascii")
+
+
 def examples() -> list[dict[str, str]]:
     """Three bundled photographs in rendered rain, none of which any training saw: name, alt text and data URL."""
-    fine = {
-        "layers": 3,
-        "width_px": 3,
-        "cover": 0.1,
-        "peak": 0.5,
-        "slender": 22,
-        "hides": 0.6,
-        "light": 0.9,
-        "edge": 1.4,
+    near: dict[str, Any] = {"layers": 3, "width_px": 5, "cover": 0.06, "peak": 0.6, "slender": 14, "hides": 0.5}
+    fine = {**near, "width_px": 3.2, "finer": 0.6, "cover": 0.1, "peak": 0.45, "slender": 22, "edge": 1.4}
+    shown = {
+        "pavilion": ("china", "a pavilion above a lake", {**fine, "angle_deg": 10}),
+        "rocket": ("rocket", "a rocket on its pad", {**fine, "angle_deg": -6}),
+        "cup": ("coffee", "a cup of coffee", {**near, "angle_deg": -10}),
     }
-    near = {"layers": 3, "width_px": 5, "cover": 0.06, "peak": 0.6, "slender": 14, "hides": 0.5, "light": 0.9}
-    wind = {"pavilion": 10, "rocket": -6, "coffee": -10}
-    shown = {"pavilion": ("china", fine, "a pavilion above a lake"), "rocket": ("rocket", fine, "a rocket on its pad"),
-             "coffee": ("coffee", near, "a cup of coffee")}  # fmt: skip
     made = []
-    for name, (photograph, streaks, what) in shown.items():
-        drops = rain.layered(
-            pocket.bundled(photograph)[:400, :600], 2, **streaks, angle_deg=wind[name], lamps=0.1, veil=0.04
-        )
+    for name, (photograph, what, streaks) in shown.items():
+        drops = rain.layered(pocket.bundled(photograph)[:400, :600], 2, **streaks, light=0.9, lamps=0.1, veil=0.04)
         source = base64.b64encode(compare.jpeg_bytes(drops.rainy)).decode()
         made.append({"name": f"{name}.jpg", "alt": what, "source": f"data:image/jpeg;base64,{source}"})
     return made
