@@ -99,6 +99,8 @@ def _write_report(folder: Path) -> Path:
     if not shown:
         raise SettingsError(f"{folder}: no finished stages; run `ttlkit reproduce` first")
     path, said, done = folder / "report.html", notes(folder), folder.glob("*/DONE.json")
+    if (folder / "student.html").is_file():
+        said.append("student.html, beside this report, restores photographs in your browser")
     if path.exists() and not said and all(d.stat().st_mtime < path.stat().st_mtime for d in done):
         page = path.read_text("utf-8", "replace")[:100_000]
         if OTHER_CODE not in page:

@@ -48,9 +48,10 @@ def build(stages: Sequence[Path], out: Path, title: str, notes: Sequence[str] = 
     with files.beside(out) as folder:
         docs, made = folder / "docs", folder / "site"
         lessons = _write_pages(docs, stages, title, notes)
-        pages = {"Home": "index.md", "Try it": "try.md", "Lessons": [f"lessons/{name}" for name in lessons]}
-        pages |= {"Results": "results.md", "The student": "card.md", "Library": "library.md"}
-        nav = [{name: page} for name, page in pages.items() if isinstance(page, list) or (docs / page).is_file()]
+        nav: list[dict[str, Any]] = [{"Home": "index.md"}, {"Try it": "try.md"}]
+        nav += [{"Lessons": [f"lessons/{name}" for name in lessons]}]
+        more = {"Results": "results.md", "The student": "card.md", "Library": "library.md"}
+        nav += [{name: page} for name, page in more.items() if (docs / page).is_file()]
         logging.getLogger("mkdocs").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
