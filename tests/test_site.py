@@ -128,12 +128,28 @@ def test_a_folder_that_holds_something_else_is_not_replaced(home, capsys):
     assert (home / "photographs" / "one.jpg").read_bytes() == b"dear"
 
 
+def test_the_report_names_the_page_that_lies_beside_it(home):
+    stage = home / "outputs" / "mine" / "00_start_here"
+    stage.mkdir(parents=True)
+    (stage / "notebook.ipynb").write_text(writes(new_notebook()))
+    (stage.parent / "student.html").write_text("made by ttlkit export")
+    assert cli.main(["report", "mine"]) == 0
+    assert "student.html, beside this report" in (stage.parent / "report.html").read_text("utf-8")
+
+
 @pytest.fixture(scope="module")
 def browser():
     with sync_api.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield opened
         opened.close()
+
+
+def serious(page):
+    """What axe-core finds serious on a page."""
+    page.evaluate(next(Path(axe.__file__).parent.glob("axe*.js")).read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {preload: false, resultTypes: ['violations']})")["violations"]
+    return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
 @needs_browser
@@ -146,7 +162,7 @@ def browser():
 )
 def test_pages_fit_and_axe_finds_nothing_serious(browser, site, width, scheme, pages):
     """From files, offline; also that nothing is asked of another host, and no script fails."""
-    checker, bad = next(Path(axe.__file__).parent.glob("axe*.js")).read_text("utf-8"), []
+    bad = []
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
     with context as opened:
         page = opened.new_page()
@@ -155,12 +171,7 @@ def test_pages_fit_and_axe_finds_nothing_serious(browser, site, width, scheme, p
         for name in pages:
             page.goto((site / f"{name}.html").as_uri())
             assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0, f"{name} is too wide"
-            page.evaluate(checker)
-            found = page.evaluate("axe.run(document, {preload: false, resultTypes: ['violations']})")["violations"]
-            serious = [
-                (one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")
-            ]
-            assert serious == [], name
+            assert serious(page) == [], name
     assert bad == []
 
 
@@ -171,6 +182,7 @@ def test_search_and_the_student_work_from_files_without_a_network(browser, site)
         page.goto((site / "try.html").as_uri())
         page.locator(".examples button").nth(2).click()
         sync_api.expect(page.locator("derain-photo [role=status]")).to_contain_text("restored in", timeout=60_000)
+        assert serious(page) == []  # with the result and its sliders
         page.locator("input.md-search__input").click()
         page.keyboard.type("quokka")
         result = page.locator(".md-search-result__link").first

@@ -146,15 +146,15 @@ def test_what_cannot_be_read_is_said_in_a_line_and_the_next_one_works(visit, fol
     def file(name, content):
         return {"name": name, "mimeType": "image/jpeg", "buffer": content}
 
-    whole = photographs[-1].read_bytes()
+    wide = next(path for path in photographs if path.stem == "wide").read_bytes()
     assert "HEIC" in restore(page, file("a.heic", b"\0\0\0\x18ftypheic" + b"\0" * 99))
     assert "a.jpg: no picture" in restore(page, file("a.jpg", b"not a picture"))
     assert "a.jpg: no picture" in restore(page, file("a.jpg", b""))
     bomb = io.BytesIO()
     Image.new("1", (12_000, 5_000)).save(bomb, "PNG")
     assert "60 megapixels" in restore(page, file("a.png", bomb.getvalue()))
+    assert "cut.jpg: damaged" in restore(page, file("cut.jpg", wide[: len(wide) // 2]))
     assert page.locator(".result").is_hidden()
-    assert "damaged" in restore(page, file("cut.jpg", whole[: len(whole) // 3])) or page.locator(".result").is_visible()
     assert "restored in" in restore(page, photographs[0])
 
 

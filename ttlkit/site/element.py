@@ -4,6 +4,7 @@ Pages opened as files may fetch nothing, so each part (engine, network, examples
 """
 
 import base64
+import functools
 import gzip
 import hashlib
 import json
@@ -91,11 +92,9 @@ def shim() -> str:
     return f"globalThis.NativeWorker = globalThis.Worker;\n{code}"
 
 
-def parts(weights: Path = restore.RELEASED, gpu: bool = True) -> dict[str, str]:
-    """The scripts of the element by the names of their files, 'derain.js' last: each is loaded when it is needed.
-
-    `gpu`: with the engine for WebGPU.
-    """
+@functools.lru_cache(maxsize=1)
+def parts(weights: Path = restore.RELEASED) -> dict[str, str]:
+    """The scripts of the element by the names of their files, 'derain.js' last: each is loaded when it is needed."""
     model = restore.load_restorer(weights)
     network = export.to_onnx(model, export.card_of(weights))
     known = restore.torch_engine(model)
@@ -106,7 +105,7 @@ def parts(weights: Path = restore.RELEASED, gpu: bool = True) -> dict[str, str]:
         "examples": json.dumps(examples()).encode(),
     }
     made = {f"derain-{name}.js": _script(name, content) for name, content in contents.items()}
-    for name in ENGINES if gpu else ("wasm-code", "wasm"):
+    for name in ENGINES:
         made[f"derain-{name}.js"] = _engine_script(name)
     return {**made, "derain.js": (ASSETS / "derain.js").read_text("utf-8")}
 
@@ -148,6 +147,6 @@ def write_page(out: Path, weights: Path = restore.RELEASED) -> Path:
 
     Without the engine for WebGPU, which would double its size: this page is to be mailed. Raises SiteError.
     """
-    scripts = "".join(f"<script>{code}</script>\n" for code in parts(weights, gpu=False).values())
+    scripts = "".join(f"<script>{code}</script>\n" for name, code in parts(weights).items() if "webgpu" not in name)
     page = Template((ASSETS / "student.html").read_text("utf-8"))
     return files.write_text(out, page.substitute(weights=escape(weights.name), credit=CREDIT, scripts=scripts))
