@@ -42,7 +42,9 @@ def site(tmp_path_factory, cache_folder):
     long = new_output("stream", name="stdout", text="<b>printed</b> " * 60)
     for name, other in (("00_start_here", "04_fine_tuning"), ("04_fine_tuning-student", "00_start_here")):
         cells = [
-            new_markdown_cell(f"# Lesson of {name}\n\n[next]({other}.ipynb), [code](../ttlkit/cli.py)\n\n{wide}"),
+            new_markdown_cell(
+                f"# Lesson of {name} &lt;i>\n\n[next]({other}.ipynb), [code](../ttlkit/cli.py)\n\n{wide}"
+            ),
             new_code_cell("x = 1", outputs=[figure, long]),
             new_markdown_cell(
                 "## The idea\n\nWith $x_1$:\n\n$$\\sum_{k=1}^{K} " + "R_k + " * 60 + "0$$\n\n## The idea"
@@ -105,6 +107,7 @@ def test_pages_say_what_they_should(site):
     lesson = (site / "lessons" / "04_fine_tuning-student.html").read_text("utf-8")
     assert "&lt;b&gt;printed&lt;/b&gt;" in lesson and "<math" in lesson and 'id="the-idea-1"' in lesson
     assert 'href="00_start_here.html"' in lesson and "blob/main/ttlkit/cli.py" in lesson
+    assert lesson.count("&lt;i&gt;") >= 3 and "<i>" not in lesson  # title, heading, lists: a name is no markup
     library = (site / "library.html").read_text("utf-8")
     for name in ("derain", "physical", "layered", "compare"):
         assert f"{name}</span>" in library or f">{name}<" in library

@@ -72,7 +72,9 @@ def _write_pages(docs: Path, stages: Sequence[Path], title: str, notes: Sequence
     root = checkout()
     bodies = {}
     for place, body in map(report.section, stages):
-        said = "".join(f'<div class="admonition note"><p>{escape(note)}</p></div>' for note in notes if place in note)
+        said = "".join(
+            f'<div class="admonition note"><p>{escape(note)}</p></div>' for note in notes if note.split()[0] == place
+        )
         bodies[f"lessons/{place}.md"] = (said + body, f"notebooks/{place.partition('-')[0]}.ipynb")
     lessons = [PurePosixPath(name).name for name in bodies]
     for name, source in DOCUMENTS.items():
@@ -95,9 +97,9 @@ def _write_pages(docs: Path, stages: Sequence[Path], title: str, notes: Sequence
 def _write(path: Path, body: str) -> None:
     """A page that is HTML already; `hooks` hands it through. Its title is its first heading."""
     heading = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)
-    title = unescape(re.sub(r"<[^>]*>", "", heading[1])) if heading else path.stem
+    title = re.sub(r"<[^>]*>", "", heading[1]) if heading else escape(path.stem)  # escaped, as the theme needs it
     _, dash, variant = path.stem.partition("-")  # of a lesson that was run several times
-    about = {"title": f"{title} ({variant})" if dash else title, "html": True}
+    about = {"title": f"{title} ({escape(variant)})" if dash else title, "html": True}
     hidden = {} if path.parent.name == "lessons" else {"hide": ["navigation"]}  # one page, no list beside it
     files.write_text(path, f"---\n{json.dumps(about | hidden)}\n---\n{body}")
 

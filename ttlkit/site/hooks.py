@@ -1,7 +1,6 @@
 """What MkDocs calls while it builds: pages that are HTML already go through as they are, with their contents list."""
 
 import re
-from html import unescape
 
 from mkdocs.structure.toc import get_toc
 
@@ -21,7 +20,7 @@ def on_page_content(html: str, page, **_) -> str:
         return html
     tokens: list[dict] = []
     for level, name, text in re.findall(r'<h([1-3]) id="([^"]*)">(.*?)</h\1>', own, re.DOTALL):
-        token = {"level": int(level), "id": name, "name": unescape(re.sub(r"<[^>]*>", "", text)), "children": []}
+        token = {"level": int(level), "id": name, "name": re.sub(r"<[^>]*>", "", text), "children": []}
         place = tokens
         while place and place[-1]["level"] < token["level"]:
             place = place[-1]["children"]
