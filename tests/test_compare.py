@@ -52,7 +52,7 @@ def test_two_sliders_of_the_same_pictures_do_not_share_buttons():
 @pytest.mark.skipif(bool(report.MISSING), reason="needs the packages of the extra `report`")
 def test_a_report_keeps_a_slider_with_buttons_of_its_own(tmp_path):
     page = compare.slider(BLACK, WHITE, "a <wall>: 'x' & y", ("in rain", "it's dry"))
-    clean = [report._clean(page, tmp_path) for _ in range(2)]  # as in two notebooks
+    clean = [report.clean(page, tmp_path) for _ in range(2)]  # as in two notebooks
     own = [set(re.findall(r' name="([^"]+)"', one)) for one in clean]
     assert len(own[0]) == len(own[1]) == 1 and own[0] != own[1]
     assert re.sub(r' name="[^"]+"', "", clean[0].removeprefix('<figure class="slider">').removesuffix("</figure>")) == (

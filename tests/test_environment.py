@@ -109,7 +109,7 @@ def test_ci_runs_tests_checks_and_the_chain():
     script = REPO / ".ci" / "run"
     assert os.access(script, os.X_OK)
     steps = re.findall(r"^timed (.+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
-    assert steps == ["make test", "make check", "make reproduce PROFILE=smoke"]
+    assert steps == ["make test", "make check", "make reproduce PROFILE=smoke", "make site RUN=smoke"]
 
 
 @needs_make

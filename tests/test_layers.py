@@ -59,7 +59,9 @@ def test_no_import_hides_from_the_contracts():
 def test_third_party_packages_are_declared(graph):
     """Each is a dependency in pyproject.toml, what one of those itself requires, or of an extra."""
     project = PYPROJECT["project"]
-    extras = [line for name in ("report", "cluster", "export") for line in project["optional-dependencies"][name]]
+    extras = [
+        line for name in ("report", "cluster", "export", "site") for line in project["optional-dependencies"][name]
+    ]
     declared = {canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]}
     for name in list(declared):
         for line in metadata.requires(name) or []:

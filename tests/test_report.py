@@ -425,8 +425,8 @@ def test_what_only_looks_like_a_slider_is_no_slider(old, new, tmp_path):
     forged = page.replace(old, new)
     assert (
         forged != page
-        and "input" not in report._clean(forged, tmp_path)
-        and "evil" not in report._clean(forged, tmp_path)
+        and "input" not in report.clean(forged, tmp_path)
+        and "evil" not in report.clean(forged, tmp_path)
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: `ttlkit reproduce | sweep | gap | derain | export | data | report`. Only what can be said to it."""
+"""The command line: `ttlkit reproduce | sweep | gap | derain | export | data | report | site`. Only parsing."""
 
 import argparse
 import gc
@@ -87,8 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--compare", action="store_true", help="write sheets with before and after: compare-01-derained.jpg"
     )
 
-    made = command("export", commands.export, "write a restorer for ONNX Runtime or OpenVINO")
-    made.add_argument("target", metavar="OUT.onnx|OUT.xml", type=_path)
+    made = command("export", commands.export, "write a restorer for ONNX Runtime, OpenVINO or a browser")
+    made.add_argument("target", metavar="OUT.onnx|OUT.xml|OUT.html", type=_path)
     _add_weights(made)
 
     data = known.add_parser("data", help="list and fetch public sets, check, build or show a collection")
@@ -118,6 +118,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     made = command("report", commands.report, "write report.html of a run again")
     made.add_argument("run", help="name of the folder below outputs/")
+
+    made = command("site", commands.site, "build a site of a run: lessons, results, and the student in the browser")
+    made.add_argument("--run", default="pocket", help="name of the folder below outputs/ (default: pocket)")
+    made.add_argument("--out", type=_path, help="folder to write, or to serve (default: outputs/site)")
+    made.add_argument("--serve", action="store_true", help="serve what is built, for this machine alone; build nothing")
+    made.add_argument("--port", type=_seed, default=8000, help="of --serve; 0: a free one (default: 8000)")
     return parser
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from os.path import expanduser, lexists  # unlike those of a Path, they raise no error
 from pathlib import Path
 from typing import Any
@@ -100,11 +100,44 @@ def _write_report(folder: Path) -> Path:
     if not shown:
         raise SettingsError(f"{folder}: no finished stages; run `ttlkit reproduce` first")
     path, said, done = folder / "report.html", notes(folder), folder.glob("*/DONE.json")
+    if (folder / "student.html").is_file():
+        said.append("student.html, beside this report, restores photographs in your browser")
     if path.exists() and not said and all(d.stat().st_mtime < path.stat().st_mtime for d in done):
         page = path.read_text("utf-8", "replace")[:100_000]
         if OTHER_CODE not in page:
             return path  # nothing has happened since
     return write_report(shown, path, f"ttlkit: run {folder.name}", notes=said)
+
+
+def site(chosen: argparse.Namespace) -> int:
+    """Build a site from the executed notebooks of a run, or serve the one that is there."""
+    from ttlkit.machine import home
+    from ttlkit.runs.pipeline import notes, sections
+
+    run, out = home() / "outputs" / chosen.run, chosen.out or home() / "outputs" / "site"
+    if chosen.serve:
+        return _serve(out, chosen.port)
+    from ttlkit.site import build
+
+    stages = sections(run)
+    if not stages:
+        raise SettingsError(f"{run}: no finished stages; run `ttlkit reproduce --run {chosen.run}` first")
+    build.build(stages, out, chosen.run, notes(run))
+    size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
+    print(shown(f"{out}: {size:.1f} MB; open index.html, copy the folder to any host, or `ttlkit site --serve`"))
+    return 0
+
+
+def _serve(folder: Path, port: int) -> int:
+    from ttlkit.site import serve
+
+    if not (folder / "index.html").is_file():
+        raise SettingsError(f"{folder}: no site yet; build it: ttlkit site")
+    with serve.server(folder, port) as server:
+        print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever()
+    return 0
 
 
 # ---- images --------------------------------------------------------------------------------------------------------
@@ -207,9 +240,15 @@ def _write_sheets(written: list[tuple[Path, Path]]) -> None:
 
 
 def export(chosen: argparse.Namespace) -> int:
-    """Write a restorer as OUT.onnx or OUT.xml, checked against torch."""
+    """Write a restorer as OUT.onnx or OUT.xml, checked against torch, or as OUT.html, which runs in a browser."""
     from ttlkit.apply import export, restore
 
+    if chosen.target.suffix == ".html":
+        from ttlkit.site import element
+
+        path = element.write_page(chosen.target, _weights(chosen))
+        print(shown(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser, with or without a network"))
+        return 0
     export.kind_of(chosen.target)  # a wrong suffix is said before torch is imported
     weights = _weights(chosen)
     path = export.export(restore.load_restorer(weights), chosen.target, export.card_of(weights))

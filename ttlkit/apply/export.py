@@ -116,7 +116,9 @@ def _check_seal(path: Path) -> None:
 def kind_of(path: Path) -> str:
     """'onnx' or 'openvino', by the suffix."""
     if path.suffix not in SUFFIXES:
-        raise ExportError(f"{path}: unknown format '{path.suffix}'; use .onnx (ONNX Runtime) or .xml (OpenVINO)")
+        raise ExportError(
+            f"{path}: unknown format '{path.suffix}'; use .onnx (ONNX Runtime), .xml (OpenVINO), or .html"
+        )
     return SUFFIXES[path.suffix]
 
 

@@ -1,7 +1,7 @@
 """The report: all stages of a run as one HTML file that needs no network.
 
 What notebooks and programs wrote, and the names of files, sets and runs, is foreign: it enters the page through
-`_clean` or escaped, and in no other way.
+`clean` or escaped, and in no other way.
 """
 
 import base64
@@ -58,7 +58,7 @@ def write_report(
     """
     if MISSING:
         raise ReportError(f"the report needs the package {MISSING}: pip install 'ttlkit[report]'")
-    out, found = Path(out), [_section(Path(path), f"nb{i}") for i, path in enumerate(stages, 1)]
+    out, found = Path(out), [section(Path(path), f"nb{i}") for i, path in enumerate(stages, 1)]
     # What links may name: the first of the sections that one notebook has made.
     ids = {f"{one.place.partition('-')[0]}.ipynb": one.id for one in reversed(found)}
     ids |= {"#poster": "poster", **{f"#{one.id}": one.id for one in found}}
@@ -81,7 +81,7 @@ def write_report(
         slider_style=compare.STYLE,
         notes=few if len(notes) < 3 else f'<details class="note"><summary>{len(notes)} notes</summary>{few}</details>',
         poster=poster and f'<div id="poster">{_linked(poster, "top", ids)}</div>',
-        intro=_linked(_clean(markdown_html(intro_markdown), out.parent), "intro", ids),
+        intro=_linked(clean(markdown_html(intro_markdown), out.parent), "intro", ids),
         contents=contents and f'<nav aria-label="Notebooks"><ol>{contents}</ol></nav>',
         sections=sections,
     )
@@ -89,14 +89,14 @@ def write_report(
 
 
 @dataclass
-class _Section:
+class Section:
     id: str  # in the page
     place: str  # the name of the stage's folder, or of the notebook
     folder: Path
     body: str  # clean HTML
 
 
-def _poster(found: Sequence[_Section]) -> str:
+def _poster(found: Sequence[Section]) -> str:
     """The top of a run's page: its verdict, a slider, a table, a figure; pictures are taken out of the sections."""
     evaluation = next((one for one in found if one.place.startswith("05_")), None)
     if not evaluation:
@@ -107,7 +107,7 @@ def _poster(found: Sequence[_Section]) -> str:
     text = path.read_text("utf-8", "replace") if path.is_file() else ""
     table = re.search(r"^(.*)\n((?:\|.*(?:\n|$))+)", text, re.MULTILINE)
 
-    def take(pattern: str, *among: _Section) -> str:
+    def take(pattern: str, *among: Section) -> str:
         for one in among:
             if shown := re.search(pattern, one.body, re.DOTALL):
                 one.body = one.body.replace(shown[0], '<p><a href="#poster">Shown at the top.</a></p>', 1)
@@ -121,7 +121,7 @@ def _poster(found: Sequence[_Section]) -> str:
     parts += [f"<p>{escape(line)}</p>" for line in facts if not (table and line in table[0])]
     parts.append(take(_SLIDER, evaluation, *(one for one in found if one.place.startswith("00_"))))
     if table:
-        parts += [f"<p>{escape(CAPTIONS.get(table[1], table[1]))}</p>", _clean(markdown_html(table[2]), path.parent)]
+        parts += [f"<p>{escape(CAPTIONS.get(table[1], table[1]))}</p>", clean(markdown_html(table[2]), path.parent)]
     parts.append(take(r'<p><img src="[^"]*" alt="psnr rgb[^"]*"></p>', evaluation) or take(_PLOT, evaluation))
     return "\n".join(parts)
 
@@ -141,7 +141,7 @@ def _once(body: str, where: str, seen: dict[tuple[str, ...], str]) -> str:
     return re.sub(f"{_SLIDER}|{_PLOT}", first, body, flags=re.DOTALL)
 
 
-def _section(path: Path, id: str) -> _Section:
+def section(path: Path, id: str = "") -> Section:
     """An executed notebook or a stage folder.
 
     Its parts are cleaned each for itself: one that is never closed takes no other.
@@ -149,15 +149,15 @@ def _section(path: Path, id: str) -> _Section:
     if (path / "notebook.ipynb").is_file():
         path /= "notebook.ipynb"
     if path.is_dir():
-        return _Section(id, path.name, path, "\n".join(_clean(part, path) for part in _by_hand(path)))
+        return Section(id, path.name, path, "\n".join(clean(part, path) for part in _by_hand(path)))
     place, near, parts = path.parent.name if path.name == "notebook.ipynb" else path.stem, "", []
     names = {base64.b64encode(one.read_bytes()).decode(): one.stem for one in path.parent.glob("figures/*.png")}
     try:
         for cell in nbformat.read(path, as_version=4).cells:
             if cell.cell_type == "markdown":
                 near = [near, *re.findall(r"^#+ +(.+)$", cell.source, re.MULTILINE)][-1]
-            parts += [_clean(part, path.parent, cell.get("attachments")) for part in _parts(cell, names, near)]
-        return _Section(id, place, path.parent, "\n".join(parts))
+            parts += [clean(part, path.parent, cell.get("attachments")) for part in _parts(cell, names, near)]
+        return Section(id, place, path.parent, "\n".join(parts))
     except Exception as error:  # of a file that is half written or no notebook, nearly every kind there is
         words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ReportError(f"{files.shown(path)}: not a whole notebook ({words}); run its stage again") from error
@@ -259,7 +259,7 @@ _ATTRIBUTES = {
 }  # fmt: skip
 
 
-def _clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
+def clean(page: str, folder: Path, attachments: dict[str, Any] | None = None) -> str:
     """Foreign HTML made harmless: nothing runs and nothing loads, images of `folder` and `attachments` are put in.
 
     Other pictures become their description. Links are looked after by `_linked`. A before/after slider stays one.
