@@ -376,7 +376,8 @@ def run(tmp_path):
 def test_the_report_is_a_poster_then_contents_then_folded_stages(run, tmp_path):
     text = report.write_report(run, tmp_path / "out.html", "x").read_text()
     places = [text.index(part) for part in (
-        '<p class="verdict">The student &lt;wins&gt;.</p>', "<p>By little.</p>", "SIMULATED", 'class="ttlkit-slider"', "PSNR on RGB in dB",
+        '<p class="verdict">The student &lt;wins&gt;.</p>', "<p>By little.</p>", "SIMULATED",
+        'class="ttlkit-slider"', "PSNR on RGB in dB",
         "<td>a</td>", 'alt="psnr rgb: Seen"', "<nav ", "<section "
     )]  # fmt: skip
     assert places == sorted(places)

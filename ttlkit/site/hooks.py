@@ -1,6 +1,7 @@
 """What MkDocs calls while it builds: pages that are HTML already go through as they are, with their contents list."""
 
 import re
+from typing import Any
 
 from mkdocs.structure.toc import get_toc
 
@@ -18,7 +19,7 @@ def on_page_content(html: str, page, **_) -> str:
     own = getattr(page, "own", None)
     if own is None:
         return html
-    tokens: list[dict] = []
+    tokens: list[Any] = []
     for level, name, text in re.findall(r'<h([1-3]) id="([^"]*)">(.*?)</h\1>', own, re.DOTALL):
         token = {"level": int(level), "id": name, "name": re.sub(r"<[^>]*>", "", text), "children": []}
         place = tokens
