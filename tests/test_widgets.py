@@ -15,6 +15,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
+from ttlkit.gap import explorer
+
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
 pytest.importorskip("jupyterlab", reason="needs JupyterLab (extra `desktop`)")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -98,30 +100,30 @@ def test_what_moves_in_jupyter(page):
     """By mouse, by touch, by keyboard; the figure follows."""
     picture, tracks = page.locator("img.widget-image"), page.locator(".noUi-target")
     boxes = [tracks.nth(number).bounding_box() for number in range(tracks.count())]
-    assert len(boxes) == 4 and all(box["width"] >= 200 for box in boxes)
+    assert len(boxes) == len(explorer.RAIN_KNOBS) and all(box["width"] >= 200 for box in boxes)
 
     def follows(action) -> float:
-        """The third slider's value after an action that the figure has followed."""
+        """The fourth slider's value after an action that the figure has followed."""
         before = picture.get_attribute("src")
         action()
         sync_api.expect(picture).not_to_have_attribute("src", before, timeout=20_000)
-        return float(page.locator(".noUi-handle").nth(2).get_attribute("aria-valuenow"))
+        return float(page.locator(".noUi-handle").nth(3).get_attribute("aria-valuenow"))
 
     def drag():
-        page.locator(".noUi-handle").nth(2).hover()
+        page.locator(".noUi-handle").nth(3).hover()
         page.mouse.down()
-        page.mouse.move(at(0.8), boxes[2]["y"], steps=3)
+        page.mouse.move(at(0.8), boxes[3]["y"], steps=3)
         page.mouse.up()
 
     def at(share):
-        return boxes[2]["x"] + share * boxes[2]["width"]
+        return boxes[3]["x"] + share * boxes[3]["width"]
 
     def key():
-        page.locator(".widget-text input").nth(2).focus()
+        page.locator(".widget-text input").nth(3).focus()
         page.keyboard.press("ArrowUp")
 
     assert follows(drag) == pytest.approx(0.4 + 0.8 * 2.6, abs=0.11)
-    assert follows(lambda: page.touchscreen.tap(at(0.5), boxes[2]["y"] + 2)) == pytest.approx(1.7, abs=0.11)
+    assert follows(lambda: page.touchscreen.tap(at(0.5), boxes[3]["y"] + 2)) == pytest.approx(1.7, abs=0.11)
     assert follows(key) == pytest.approx(1.8, abs=0.11)
 
     buttons = page.locator(".ttlkit-slider > input")

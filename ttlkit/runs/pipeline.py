@@ -31,8 +31,10 @@ class StageError(RuntimeError):
     """A stage failed; the message names its notebook, the cause and the way out."""
 
 
-def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list[StageRun]:
+def plan(tasks: str = TASK_NAMES, extras: bool = True, **given: Any) -> list[StageRun]:
     """All stages of a run, in order; 00 shows the student, and is left out where none is made.
+
+    `extras`: with 01b and 00, which hand nothing on.
 
     `given`: parameters common to the stages, or of some of them (`peers`).
     """
@@ -68,8 +70,9 @@ def plan(tasks: str = TASK_NAMES, start_here: bool = True, **given: Any) -> list
         *distillations.values(),
         *(stage("04_fine_tuning", init=init) for init in inits),
         evaluation,
-        stage("01b_gap_appendix", images=None),  # last of all that measure, since it asks a trained teacher too
-        *([stage("00_start_here")] if start_here and STUDENT in inits else []),
+        # The appendix comes after all that measure, since it asks a trained teacher too.
+        *([stage("01b_gap_appendix", images=None)] if extras else []),
+        *([stage("00_start_here")] if extras and STUDENT in inits else []),
     ]
 
 

@@ -24,10 +24,7 @@ def plan(name: str, seeds: Sequence[int], n_pairs: Sequence[int], **given: Any) 
         if not values or len(set(values)) != len(values):
             raise SettingsError(f"{what} = {list(values)}: give at least one, and none twice")
     return [
-        [
-            pipeline.plan(**given, run=f"{name}-seed{seed}-pairs{n}", seed=seed, n_pairs=n, start_here=False)
-            for n in n_pairs
-        ]
+        [pipeline.plan(**given, run=f"{name}-seed{seed}-pairs{n}", seed=seed, n_pairs=n, extras=False) for n in n_pairs]
         for seed in seeds
     ]
 
