@@ -181,7 +181,9 @@ def in_words(summary: Sequence[Row]) -> list[str]:
         if row["model"] in (scores.UNTOUCHED, RAIN_FREE):
             continue
         if row["closed"] is None:
-            text = "no gap to close: the input is not surely farther from rain-free photographs than these from others"
+            text = (
+                "no gap to close: the rainy photographs are no farther from rain-free ones than these from each other"
+            )
         else:
             low, high = row["closed_low"], row["closed_high"]
             sure = "closer" if low > 0 else "farther away" if high < 0 else "not shown to be closer or farther away"

@@ -34,7 +34,7 @@ def verdict(name: str, answer: Any) -> str:
     try:
         given = _said(answer if exercise.takes else lambda: answer, exercise)
     except Exception as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
-        return f"not yet: your lines stop with {type(error).__name__}: {error}"
+        return f"not yet: your lines stop with {type(error).__name__}: {error}; {exercise.begin}"
     if _same(given, wanted, exercise.within):
         return "right"
     for hint, mistake in exercise.wrong.items():

@@ -27,6 +27,10 @@ from ttlkit.machine import leaving_out
 SMALL = 10_000  # characters of a picture that is neither made smaller nor left out where it stands a second time
 WIDEST = 1600  # pixels, of a figure
 CAPTIONS = {"psnr_rgb": "PSNR on RGB in dB, higher is better: mean over images ± half a 95 % interval"}
+QUESTION = (
+    "Can a network learn to remove rain from a few pairs of pictures? <i>scratch</i> has seen these pairs alone; the "
+    "<i>student</i> had first learned to see from photographs without ground truth."
+)
 FAILED = '<pre class="error">'
 _SLIDER, _PLOT = r'<figure class="slider">.*?</figure>', r'<p><img src="data:[^"]*"(?: alt="[^"]*")?></p>'
 MISSING: str | None = None
@@ -115,14 +119,15 @@ def _poster(found: Sequence[Section]) -> str:
         return ""
 
     first, _, rest = verdict.partition("\n") if isinstance(verdict, str) else ("", "", "")
-    parts = [f'<p class="verdict">{escape(first)}</p>'] if first else []
+    parts = [f"<p>{QUESTION}</p>", f'<p class="verdict">{escape(first)}</p>'] if first else []
     parts += [f"<p>{escape(line)}</p>" for line in rest.splitlines()]
     facts = text.partition("\n\n")[0].splitlines()  # what was measured, and whether on simulated rain
     parts += [f"<p>{escape(line)}</p>" for line in facts if not (table and line in table[0])]
     parts.append(take(_SLIDER, evaluation, *(one for one in found if one.place.startswith("00_"))))
     if table:
         parts += [f"<p>{escape(CAPTIONS.get(table[1], table[1]))}</p>", clean(markdown_html(table[2]), path.parent)]
-    parts.append(take(r'<p><img src="[^"]*" alt="psnr rgb[^"]*"></p>', evaluation) or take(_PLOT, evaluation))
+    named = (rf'<p><img src="[^"]*" alt="{name}[^"]*"></p>' for name in ("differences", "psnr rgb"))
+    parts.append(next(filter(None, (take(plot, evaluation) for plot in (*named, _PLOT))), ""))
     return "\n".join(parts)
 
 
