@@ -75,7 +75,7 @@ def test_each_typical_mistake_gets_its_hint_and_no_hint_gives_the_solution_away(
 
 def test_no_answer_yet_says_where_to_begin_and_nothing_fails(exercise, capsys):
     assert check.check(exercise.name, ...) is None
-    assert capsys.readouterr().out == f"not answered yet: {exercise.begin}\n"
+    assert capsys.readouterr().out == f"not answered yet; a first step: {exercise.begin}\n"
     for odd in (None, "text", [1], lambda: 1, lambda *_: None, lambda *_: "text", lambda *_: np.nan, print):
         assert check.verdict(exercise.name, odd).startswith("not yet: ")
 
@@ -132,7 +132,7 @@ def test_a_number_may_be_asked_for(monkeypatch):
     assert [check.verdict("n", n) for n in (6, 5, 4)] == [
         "right",
         "not yet: too few",
-        "not yet: your answer is too small by 2; count",
+        "not yet: your answer is too small by 2; a first step: count",
     ]
     assert check.cells("n")[1]["source"] == '# your lines\nanswer = ...\n\ncheck("n", answer)'
 

@@ -27,20 +27,20 @@ def verdict(name: str, answer: Any) -> str:
     check_name(name, EXERCISES, "exercise")
     exercise = EXERCISES[name]
     if answer is ...:
-        return f"not answered yet: {exercise.begin}"
+        return f"not answered yet; a first step: {exercise.begin}"
     if exercise.takes and not callable(answer):
         return f"not yet: give a function, answer({exercise.takes})"
     wanted = _said(exercise.right, exercise)
     try:
         given = _said(answer if exercise.takes else lambda: answer, exercise)
     except Exception as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
-        return f"not yet: your lines stop with {type(error).__name__}: {error}; {exercise.begin}"
+        return f"not yet: your lines stop with {type(error).__name__}: {error}; a first step: {exercise.begin}"
     if _same(given, wanted, exercise.within):
         return "right"
     for hint, mistake in exercise.wrong.items():
         if _same(given, _said(mistake, exercise), exercise.within):
             return f"not yet: {hint}"
-    return f"not yet: {_difference(given[0], wanted[0])}; {exercise.begin}"
+    return f"not yet: {_difference(given[0], wanted[0])}; a first step: {exercise.begin}"
 
 
 def cells(name: str) -> list[dict[str, Any]]:
