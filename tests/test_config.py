@@ -71,6 +71,11 @@ def test_released_teachers_are_taken_where_the_profile_says_so():
     assert resolve(Distillation, {"profile": "smoke"}).takes() == []
 
 
+def test_a_run_is_not_called_as_the_site_is():
+    with pytest.raises(SettingsError, match="outputs/site is where `make site` builds"):
+        resolve(FineTuning, {"run": "site"})
+
+
 def test_scratch_may_have_what_all_stages_cost_together():
     profile = PROFILES["sweep"]  # teachers as wide as the student: 500 steps each, 400 of distillation, 400 guided ones
     total = 3 * 500 + 400 * (1 + 3 / 3) + 400 * (1.5 + 0.5 / 3)

@@ -127,8 +127,20 @@ def test_a_folder_that_holds_something_else_is_not_replaced(home, capsys):
     (home / "photographs").mkdir()
     (home / "photographs" / "one.jpg").write_bytes(b"dear")
     assert cli.main(["site", "--run", "mine", "--out", str(home / "photographs")]) == 1
-    assert "photographs: holds something else than a site; choose another --out" in capsys.readouterr().err
+    assert "one.jpg: no site's; move it away, or choose another --out" in capsys.readouterr().err
     assert (home / "photographs" / "one.jpg").read_bytes() == b"dear"
+
+
+def test_what_was_put_into_a_site_is_not_lost_when_it_is_built_again(site, home, capsys):
+    (home / "outputs" / "mine" / "00_start_here").mkdir(parents=True)
+    (home / "outputs" / "mine" / "00_start_here" / "notebook.ipynb").write_text(writes(new_notebook()))
+    shutil.copytree(site, home / "outputs" / "site")
+    (home / "outputs" / "site" / "CNAME").write_text("rain.example")
+    assert cli.main(["site", "--run", "mine"]) == 1
+    assert "CNAME: no site's; move it away" in capsys.readouterr().err
+    assert (home / "outputs" / "site" / "CNAME").exists() and (home / "outputs" / "site" / "index.html").exists()
+    for name in ("../mine", "mine/", ""):
+        assert cli.main(["site", "--run", name]) == 1 and "must be the name of a folder" in capsys.readouterr().err
 
 
 def test_the_report_names_the_page_that_lies_beside_it(home):

@@ -148,6 +148,10 @@ def test_rows_come_back_from_the_file_as_they_were(tmp_path):
     assert scores.load_rows(tmp_path / "scores.csv", seed=4) == [{"seed": 4, **row} for row in written]
     with pytest.raises(scores.CollectionError, match=r"none.csv: no scores; run stage 5"):
         scores.load_rows(tmp_path / "none.csv")
+    for content in ("", "seed,n_pairs,set,image,model,psnr_rgb\n0,10,ddn-val,01.png,inp\n0,10,dd"):
+        (tmp_path / "cut.csv").write_text(content)
+        with pytest.raises(scores.CollectionError, match=r"cut.csv: no whole table of scores; run stage 5 again"):
+            scores.load_rows(tmp_path / "cut.csv")
 
 
 def test_the_released_scores_are_those_of_several_seeds_on_the_same_images_and_small():

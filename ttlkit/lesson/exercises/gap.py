@@ -27,6 +27,12 @@ def veil(**settings):
     return minimum_filter(gaussian_filter(rainy, (0.7, 0.7, 0)).min(axis=2), 15).mean()
 
 
+def _veil_of(answer):
+    if not isinstance(answer, dict):
+        raise TypeError("give a dict of knobs, such as {'horizon_m': 50}")
+    return veil(**{str(name): float(value) for name, value in answer.items()})
+
+
 def _share(values, distance, more=0):
     return (more + (values >= distance).sum()) / (more + len(values))
 
@@ -88,7 +94,7 @@ EXERCISES = (
         },
         probes=[()],
         solution='answer = {"horizon_m": 225}  # heavier rain and a nearer horizon do it too',
-        seen=lambda answer: veil(**answer),
+        seen=_veil_of,
         within=0.01 / VEIL,
     ),
     Exercise(

@@ -225,15 +225,18 @@
       this.at.output.value = this.at.strength.value;
       if (this.drawing) return (this.again = true);
       this.drawing = true;
-      do {
-        this.again = false;
-        const pictures = await this.ask("show", +this.at.strength.value);
-        [this.at.before, this.at.after].forEach((canvas, i) => {
-          Object.assign(canvas, { width: pictures[i].width, height: pictures[i].height });
-          canvas.getContext("bitmaprenderer").transferFromImageBitmap(pictures[i]);
-        });
-      } while (this.again);
-      this.drawing = false;
+      try {
+        do {
+          this.again = false;
+          const pictures = await this.ask("show", +this.at.strength.value);
+          [this.at.before, this.at.after].forEach((canvas, i) => {
+            Object.assign(canvas, { width: pictures[i].width, height: pictures[i].height });
+            canvas.getContext("bitmaprenderer").transferFromImageBitmap(pictures[i]);
+          });
+        } while (this.again);
+      } finally {
+        this.drawing = false;
+      }
     }
 
     async save(type) {
