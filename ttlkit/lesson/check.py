@@ -69,7 +69,8 @@ def _said(function: Callable[..., Any], exercise: Exercise) -> list[np.ndarray]:
     """What is seen of a function for each of the probes, which it may change; an empty array where it gives nothing."""
     with np.errstate(all="ignore"):
         values = [exercise.seen(function(*copy.deepcopy(probe))) for probe in exercise.probes]
-        return [np.asarray([] if value is None else value, np.float64) for value in values]
+        plain = (value.detach() if hasattr(value, "detach") else value for value in values)  # a tensor of torch
+        return [np.asarray([] if value is None else value, np.float64) for value in plain]
 
 
 def _same(given: list[np.ndarray], wanted: list[np.ndarray], within: float) -> bool:

@@ -36,6 +36,9 @@ EXERCISES = (
                 f, (0, 2, 3), 1
             ),
             "the means are gone, the scales are as different as before": lambda f: _scaled(f, (0, 2, 3), 0),
+            "nearly: the sum of squares is divided by n here, not by n - 1 (torch's std does that, as does ddof=1)": (
+                lambda f: (f - f.mean((0, 2, 3), keepdims=True)) / f.std((0, 2, 3), ddof=1, keepdims=True)
+            ),
         },
         probes=[(_features[0],), (_features[1],)],
         solution="def answer(features):\n"
