@@ -137,7 +137,7 @@ CASES = {
     # settings
     "seed": (lambda w: w.given.update(seed=1), ALL),
     "n_pairs": (lambda w: w.given.update(n_pairs=3), TUNED | AFTER_STUDENT),
-    "test images": (lambda w: w.given.update(images=1), {SCENES}),
+    "test images": (lambda w: w.given.update(images=3), {SCENES}),
     "guide": (lambda w: w.given.update(guide=""), {DISTILLED} | TUNED | AFTER_STUDENT),
     "workers": (lambda w: w.given.update(workers=1), set()),
     "precision": (lambda w: w.patch.setenv("TTLKIT_PRECISION", "bf16"), ALL),
