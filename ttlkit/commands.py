@@ -136,6 +136,8 @@ def _serve(folder: Path, port: int) -> int:
 
     if not (folder / "index.html").is_file():
         raise SettingsError(f"{folder}: no site yet; build it: ttlkit site")
+    if not 0 <= port < 65536:
+        raise SettingsError(f"--port {port}: give one from 0 (any that is free) to 65535")
     with serve.server(folder, port) as server:
         print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
         with suppress(KeyboardInterrupt):
