@@ -367,7 +367,8 @@ def run(tmp_path):
         nbformat.write(new_notebook(cells=cells), tmp_path / place / "notebook.ipynb")
     (tmp_path / "05_x/figures/psnr_rgb.png").write_bytes(base64.b64decode(outputs["05_x"][1].data["image/png"]))
     (tmp_path / "05_x/table.txt").write_text(
-        "profile smoke, SIMULATED\n\npsnr_rgb\n| model | x |\n| --- | --- |\n| a | 1 |\n"
+        "profile smoke, SIMULATED\n\npsnr_rgb: PSNR on RGB in dB, more is better\n"
+        "| model | x |\n| --- | --- |\n| a | 1 |\n"
     )
     files.write_json(tmp_path / "05_x/DONE.json", {"results": {"verdict": "The student <wins>.\nBy little."}})
     return [tmp_path / place for place in outputs]
@@ -377,7 +378,7 @@ def test_the_report_is_a_poster_then_contents_then_folded_stages(run, tmp_path):
     text = report.write_report(run, tmp_path / "out.html", "x").read_text()
     places = [text.index(part) for part in (
         '<p class="verdict">The student &lt;wins&gt;.</p>', "<p>By little.</p>", "SIMULATED",
-        'class="ttlkit-slider"', "PSNR on RGB in dB",
+        'class="ttlkit-slider"', "<p>PSNR on RGB in dB, more is better: mean",
         "<td>a</td>", 'alt="psnr rgb: Seen"', "<nav ", "<section "
     )]  # fmt: skip
     assert places == sorted(places)

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from os.path import expanduser, lexists  # unlike those of a Path, they raise no error
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,10 @@ def site(chosen: argparse.Namespace) -> int:
         raise SettingsError(f"--run '{chosen.run}' must be the name of a folder below outputs/")
     run, out = home() / "outputs" / chosen.run, Path(os.path.abspath(chosen.out or home() / "outputs" / "site"))
     if chosen.serve:
-        return _serve(out, chosen.port)
+        from ttlkit.site import serve
+
+        serve.run(out, chosen.port)
+        return 0
     from ttlkit.site import build
 
     stages = sections(run)
@@ -128,20 +131,6 @@ def site(chosen: argparse.Namespace) -> int:
     build.build(stages, out, chosen.run, notes(run))
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6
     print(shown(f"{out}: {size:.1f} MB; open index.html, copy the folder to any host, or `ttlkit site --serve`"))
-    return 0
-
-
-def _serve(folder: Path, port: int) -> int:
-    from ttlkit.site import serve
-
-    if not (folder / "index.html").is_file():
-        raise SettingsError(f"{folder}: no site yet; build it: ttlkit site")
-    if not 0 <= port < 65536:
-        raise SettingsError(f"--port {port}: give one from 0 (any that is free) to 65535")
-    with serve.server(folder, port) as server:
-        print(f"http://127.0.0.1:{server.server_port}/ (Ctrl-C ends it)", flush=True)
-        with suppress(KeyboardInterrupt):
-            server.serve_forever()
     return 0
 
 

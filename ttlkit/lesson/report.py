@@ -26,7 +26,6 @@ from ttlkit.machine import leaving_out
 
 SMALL = 10_000  # characters of a picture that is neither made smaller nor left out where it stands a second time
 WIDEST = 1600  # pixels, of a figure
-CAPTIONS = {"psnr_rgb": "PSNR on RGB in dB, higher is better: mean over images ± half a 95 % interval"}
 QUESTION = (
     "Can a network learn to remove rain from a few pairs of pictures? <i>scratch</i> has seen these pairs alone; the "
     "<i>student</i> had first learned to see from photographs without ground truth."
@@ -56,8 +55,8 @@ def write_report(
 
     `stages`: executed notebooks, or stage folders; of a folder without notebook.ipynb the results in its DONE.json,
     table.txt and figures/*.png are shown. Code is collapsed, outputs are visible, images inline, formulas MathML.
-    Cells tagged `bootstrap` that did not fail, and widgets, are left out. `notes` are plain text at the top. Images
-    come from a notebook's own folder, those of the intro from the folder of `out`.
+    Cells tagged `bootstrap` that did not fail, and widgets, are left out. `notes` are plain text, below the poster.
+    Images come from a notebook's own folder, those of the intro from the folder of `out`.
     Raises ReportError for a damaged notebook, a folder without results or missing packages.
     """
     if MISSING:
@@ -125,7 +124,9 @@ def _poster(found: Sequence[Section]) -> str:
     parts += [f"<p>{escape(line)}</p>" for line in facts if not (table and line in table[0])]
     parts.append(take(_SLIDER, evaluation, *(one for one in found if one.place.startswith("00_"))))
     if table:
-        parts += [f"<p>{escape(CAPTIONS.get(table[1], table[1]))}</p>", clean(markdown_html(table[2]), path.parent)]
+        metric = table[1].partition(": ")[2] or table[1]  # "psnr_rgb: PSNR on RGB in dB, more is better"
+        caption = f"{metric}: mean over images ± half a 95 % interval"
+        parts += [f"<p>{escape(caption)}</p>", clean(markdown_html(table[2]), path.parent)]
     named = (rf'<p><img src="[^"]*" alt="{name}[^"]*"></p>' for name in ("differences", "psnr rgb"))
     parts.append(next(filter(None, (take(plot, evaluation) for plot in (*named, _PLOT))), ""))
     return "\n".join(parts)

@@ -19,9 +19,8 @@ from ttlkit.lesson import compare, live
 MOST_PIXELS = 12_000_000  # of a picture in the box; `ttlkit derain` takes any size
 MOST_BYTES = 64 << 20  # of a file behind a link
 PATIENCE = 30.0  # seconds that a link may say nothing
-Derain = Callable[
-    ..., np.ndarray
-]  # (picture uint8, progress=a function of the share that is done) -> the same, restored
+# (picture uint8, progress=a function of the share that is done) -> the same, restored
+Derain = Callable[..., np.ndarray]
 
 
 def load_picture(place: str) -> np.ndarray:

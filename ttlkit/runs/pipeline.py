@@ -34,9 +34,8 @@ class StageError(RuntimeError):
 def plan(tasks: str = TASK_NAMES, extras: bool = True, **given: Any) -> list[StageRun]:
     """All stages of a run, in order; 00 shows the student, and is left out where none is made.
 
-    `extras`: with 01b and 00, which hand nothing on.
-
-    `given`: parameters common to the stages, or of some of them (`peers`).
+    `extras`: with 01b and 00, which hand nothing on. `given`: parameters common to the stages, or of some of them
+    (`peers`).
     """
     from ttlkit.method.connected_tasks import TASKS  # torch takes a second to import
 
