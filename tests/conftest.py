@@ -103,6 +103,20 @@ def small_pocket(tmp_path_factory):
     return pocket.build(tmp_path_factory.mktemp("made") / "pocket-6", 6)
 
 
+@pytest.fixture(scope="module")
+def browser(request):
+    """Debian's Chromium, started with the module's CHROMIUM_ARGUMENTS where it has some; skips where there is none."""
+    driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if not path:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    arguments = ["--no-sandbox", *getattr(request.module, "CHROMIUM_ARGUMENTS", [])]
+    with driver.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield opened
+        opened.close()
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty folder that stands for the checkout: datasets/ and outputs/ are made in it."""

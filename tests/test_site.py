@@ -20,13 +20,11 @@ from ttlkit.site import element
 pytest.importorskip("mkdocs", reason="needs MkDocs (extra `site`)")
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
 axe = pytest.importorskip("axe_playwright_python", reason="needs axe-playwright-python (extra `test`)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FETCHED = [element.packed_at(package) for package in element.HASHES]  # before the tests' own cache is set
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not all(path.is_file() for path in FETCHED), reason="needs packages that `make site` fetches"),
 ]
-needs_browser = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium")
 PNG = live.png_bytes(np.zeros((400, 900, 3), np.uint8))
 
 
@@ -153,14 +151,6 @@ def test_the_report_names_the_page_that_lies_beside_it(home):
     assert "student.html, beside this report" in (stage.parent / "report.html").read_text("utf-8")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
 def serious(page):
     """What axe-core finds serious on a page."""
     page.evaluate(next(Path(axe.__file__).parent.glob("axe*.js")).read_text("utf-8"))
@@ -168,7 +158,6 @@ def serious(page):
     return [(one["id"], one["nodes"][0]["html"]) for one in found if one["impact"] in ("serious", "critical")]
 
 
-@needs_browser
 @pytest.mark.parametrize(
     ("width", "scheme", "pages"),
     [
@@ -191,7 +180,6 @@ def test_pages_fit_and_axe_finds_nothing_serious(browser, site, width, scheme, p
     assert bad == []
 
 
-@needs_browser
 def test_search_and_the_student_work_from_files_without_a_network(browser, site):
     with browser.new_context(viewport={"width": 1280, "height": 900}, offline=True) as opened:
         page = opened.new_page()

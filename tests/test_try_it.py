@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import sys
 import threading
 
@@ -15,14 +14,12 @@ from ttlkit.data import cache, pocket
 from ttlkit.site import element, serve
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FETCHED = element.packed_at(element.ENGINE)  # before the tests' own cache is set
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
     pytest.mark.skipif(not FETCHED.is_file(), reason="needs onnxruntime-web: `ttlkit export student.html` fetches it"),
 ]
-WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]  # by the processor; slow, and right
+CHROMIUM_ARGUMENTS = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]  # by the processor; slow, and right
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +34,6 @@ def folder(tmp_path_factory, cache_folder):
         (made / name).write_text(code)
     (made / "page.html").write_text("<!DOCTYPE html><derain-photo></derain-photo><script src=derain.js></script>")
     return made
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *WEBGPU])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,12 +18,8 @@ from ttlkit.gap import explorer
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright (extra `test`)")
 pytest.importorskip("jupyterlab", reason="needs JupyterLab (extra `desktop`)")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REPO = Path(__file__).resolve().parents[1]
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not CHROMIUM, reason="needs Chromium: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 CELLS = [
     "from ttlkit.gap import explorer\nfrom ttlkit.rain import scenes\n"
     "explorer.rain_explorer(scenes.dead_leaves(0, 96, 128), ['streak_direction'])",
@@ -62,14 +57,6 @@ def server(tmp_path_factory):
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(params=["lab/tree", "notebooks"])
