@@ -1,15 +1,13 @@
 """Run folders: what is done, what is stale, what is missing."""
 
 import json
-import pkgutil
 import shutil
-import tomllib
 
 import click
+import nbformat
 import papermill
 import pytest
 from jupyter_client.kernelspec import NoSuchKernel
-from papermill.engines import papermill_engines
 
 from ttlkit import files
 from ttlkit.apply import restore
@@ -262,14 +260,21 @@ def test_a_name_that_papermill_injects_by_mistake_is_refused(home, collection):
     ("given", "refused"),
     [({"lr": 1e-3}, "'lr'; did you mean 'learning_rate'"), ({"steps": 0}, "needs at least 1"), ({"steps": 5}, "")],
 )
-def test_papermill_with_our_engine_refuses_a_wrong_parameter_before_a_kernel_starts(given, refused, tmp_path):
-    project = tomllib.loads((code.notebook_path("").parents[1] / "pyproject.toml").read_text())
-    name, place = project["project"]["entry-points"]["papermill.engine"].popitem()
-    papermill_engines.register(name, pkgutil.resolve_name(place))
-    options = {"engine_name": name, "kernel_name": "none", "progress_bar": False}
+def test_papermill_refuses_a_wrong_parameter_before_a_kernel_starts(given, refused, tmp_path):
+    options = {"kernel_name": "none", "progress_bar": False}
     notebook = code.notebook_path("02_teacher_pretraining")
     with pytest.raises(click.ClickException if refused else NoSuchKernel, match=refused or "none"):
         papermill.execute_notebook(notebook, tmp_path / "out.ipynb", given, **options)
+
+
+def test_papermill_lets_a_notebook_of_others_be(tmp_path):
+    theirs = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])
+    theirs.metadata["kernelspec"] = {"name": "none", "language": "python", "display_name": "none"}
+    nbformat.write(theirs, tmp_path / "02_teacher_pretraining.ipynb")
+    with pytest.raises(NoSuchKernel):
+        papermill.execute_notebook(
+            tmp_path / "02_teacher_pretraining.ipynb", tmp_path / "out.ipynb", {"lr": 1e-3}, progress_bar=False
+        )
 
 
 def test_other_names_in_the_notebook_are_nobodys_business(home, collection):
