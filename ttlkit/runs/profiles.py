@@ -15,6 +15,7 @@ class Profile:
     gap_images: int  # images per set in the statistics
     teacher_steps: int
     distillation_steps: int
+    distillation_rate: float  # learning rate at its peak
     fine_tuning_steps: int
     batch: int
     patch: int  # pixels; a multiple of 16
@@ -23,7 +24,7 @@ class Profile:
     student_width: int
     n_pairs: int  # the minority of synthetic pairs
     rendered: float  # share of the fine-tuning samples that are rain rendered on photographs instead
-    fine_tuning_rate: float  # learning rate at its peak
+    fine_tuning_rate: float  # the same
     guidance: float  # weight of the guide in fine-tuning; 0: none
     blend: float  # share of the weights before fine-tuning in those after it
     inits: str  # rows of the fine-tuning comparison
@@ -37,6 +38,7 @@ POCKET = Profile(
     gap_images=40,
     teacher_steps=200,
     distillation_steps=1000,
+    distillation_rate=4e-3,
     fine_tuning_steps=400,
     batch=8,
     patch=64,
@@ -47,13 +49,13 @@ POCKET = Profile(
     rendered=0.0,
     fine_tuning_rate=2e-3,
     guidance=0.5,
-    blend=0.3,
+    blend=0.5,
     inits="scratch,student",
     test_images=8,
     workers=1,
 )
 # What all others begin from: those that have the time learn from teachers of their own.
-OWN = replace(POCKET, teachers_from="run", blend=0.0, inits=f"scratch,{TASK_NAMES},student")
+OWN = replace(POCKET, teachers_from="run", distillation_rate=2e-3, blend=0.0, inits=f"scratch,{TASK_NAMES},student")
 PROFILES = {
     "smoke": replace(
         OWN,

@@ -132,6 +132,7 @@ class Distillation(Training):
     guide: str = knob(GUIDE)
     steps: int | None = knob(profile="distillation_steps", least=1)
     width: int | None = knob(profile="student_width", least=8, most=1024)
+    learning_rate: float | None = knob(profile="distillation_rate", least=0, most=1)  # type: ignore[assignment]
 
     @property
     def variant(self) -> str:
