@@ -157,7 +157,7 @@ def test_the_drawn_network_has_the_shapes_of_the_network(width, side):
     with torch.no_grad():
         shapes = [" × ".join(map(str, found.shape[1:])) for found in backbone(torch.zeros(1, 3, side, side))]
     words = words_of(drawings.plot_network(backbone, side, title="net"))
-    for shape, place in zip(shapes, networks.PLACES, strict=True):
+    for shape, place in zip(shapes, networks.LEVELS, strict=True):
         assert shape in words and place in words
     assert "one logit" in words_of(drawings.plot_network(backbone, side, "one logit"))
 

@@ -95,7 +95,7 @@ def scores(restored: torch.Tensor, clean: torch.Tensor, valid: torch.Tensor | No
 def bootstrap(values, rounds: int = 2000, seed: int = 0, level: float = 0.95) -> tuple[float, float, float]:
     """Mean of images (N,), or of runs and images (R, N), and its percentile bootstrap interval: (mean, low, high).
 
-    Of runs, each round draws runs, and images within them. One value gives low = high = mean, which
+    Of runs, each round draws runs, and one set of images for all of them. One value gives low = high = mean, which
     scipy.stats.bootstrap refuses. Raises ValueError for no value.
     """
     values = np.atleast_2d(np.asarray(values, dtype=np.float64))

@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator
 
 from ttlkit.lesson.figures import BLUE, GREEN, GREY, ORANGE, SKY, VERMILLION, colours, new_figure, panels
-from ttlkit.method.networks import CELL, PLACES
+from ttlkit.method.networks import CELL, LEVELS
 from ttlkit.method.starts import start_of
 
 SHAPE: dict[str, Any] = {"fontsize": 8, "ha": "center", "color": "#333333"}
@@ -30,7 +30,7 @@ def plot_network(backbone: Any, side: int = 64, gives: str = "", title: str | No
     boxes = [
         (i + 0.5, -level, count, f"{count} × {_size(side, level)}") for i, (level, count) in _counted(levels, channels)
     ]
-    for (x, y, count, shape), place, level in zip(boxes, PLACES, levels, strict=True):
+    for (x, y, count, shape), place, level in zip(boxes, LEVELS, levels, strict=True):
         encodes = place.startswith("encoder")
         _box(ax, x, y, count / max(channels), level, BLUE if encodes else GREEN)
         ax.text(x, y - 0.36 / 2**level - 0.05, place, fontsize=9, ha="center", va="top", fontweight="bold")

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CELL = 2  # pixels, side of the cells that the finest level sees
-PLACES = ("encoder 1", "encoder 2", "encoder 3", "encoder 4", "decoder 3", "decoder 2", "decoder 1")
+LEVELS = ("encoder 1", "encoder 2", "encoder 3", "encoder 4", "decoder 3", "decoder 2", "decoder 1")
 
 
 class ResidualBlock(nn.Module):
@@ -32,11 +32,11 @@ class ResidualBlock(nn.Module):
 
 
 class UNet(nn.Module):
-    """Backbone: image (B, 3, H, W) to features at seven places (Ronneberger et al. 2015, with residual blocks).
+    """Backbone: image (B, 3, H, W) to features at seven levels (Ronneberger et al. 2015, with residual blocks).
 
     The finest level has half the resolution: each 2×2 cell of pixels becomes 12 channels (Shi et al. 2016), which
     loses nothing and costs a third. Returns the encoder's features, fine to coarse, (B, w, H/2, W/2), (B, 2w, H/4,
-    W/4), (B, 4w, H/8, W/8), (B, 8w, H/16, W/16), then the decoder's back to (B, w, H/2, W/2); PLACES names them.
+    W/4), (B, 4w, H/8, W/8), (B, 8w, H/16, W/16), then the decoder's back to (B, w, H/2, W/2); LEVELS names them.
     H and W are multiples of `UNet.multiple`. No normalisation over space, so a tile gives what the whole image gives.
     """
 
