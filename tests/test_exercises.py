@@ -56,7 +56,9 @@ def test_the_solution_as_the_notebook_shows_it_is_right(exercise):
     found = FOLDED.fullmatch(solution.source)
     scope = imports(earlier)
     assert check.verdict(exercise.name, written(found[1], scope)) == "right"
-    assert written(answer.source, scope) is ...  # the cell as stored says that nothing is answered, and does not fail
+    stored = written(answer.source, scope)  # the cell as stored says that nothing is answered, and does not fail
+    assert check.verdict(exercise.name, stored) == f"not answered yet; a first step: {exercise.begin}"
+    assert callable(stored) == bool(exercise.takes)
 
 
 def test_the_notebook_shows_the_exercise_as_its_entry_has_it(exercise):
@@ -67,9 +69,11 @@ def test_the_notebook_shows_the_exercise_as_its_entry_has_it(exercise):
 
 def test_each_typical_mistake_gets_its_hint_and_no_hint_gives_the_solution_away(exercise):
     assert len(exercise.wrong) >= 3
-    for hint, mistake in exercise.wrong.items():
-        wrong = mistake if exercise.takes else mistake()
-        assert check.verdict(exercise.name, wrong) == f"not yet: {hint}"
+    for hint, mistakes in exercise.wrong.items():
+        for mistake in mistakes if isinstance(mistakes, tuple) else (mistakes,):
+            wrong = mistake if exercise.takes else mistake()
+            assert check.verdict(exercise.name, wrong) == f"not yet: {hint}"
+    for hint in (*exercise.wrong, *exercise.stops):
         assert not any(line.strip() in hint for line in exercise.solution.splitlines() if line.strip())
 
 
@@ -80,48 +84,48 @@ def test_no_answer_yet_says_where_to_begin_and_nothing_fails(exercise, capsys):
         assert check.verdict(exercise.name, odd).startswith("not yet: ")
 
 
-# Mistakes as readers write them: the lines, and a word of the hint.
-WRITTEN = {
-    "wasserstein": ("def answer(x, y, sigma): return abs(np.sort(x) - np.sort(y)).mean()", "unit"),
-    "far-rain": ("answer = {'rate': 100}", "did you mean 'rate_mm_h'"),
-    "p-value": ("def answer(distance, splits): return np.mean(splits >= distance)", "one more"),
-    "cliffs-delta": ("def answer(x, y): return np.sign(x - y).mean()", "stop with ValueError"),
-    "stem": ("def answer(width): return width * 3 * 3 * 12", "added"),
-    "veil": (
-        "from scipy.ndimage import gaussian_filter\n"
-        "def answer(image, s, t, light): return gaussian_filter(image, s) * t + light * (1 - t)",
-        "Colours|colours",
+# What a reader makes of the dots in the answer cell, and a word of what is said to it; (name, lines, word).
+WRITTEN = (
+    ("wasserstein", "return abs(np.sort(x) - np.sort(y)).mean()", "unit"),
+    ("p-value", "return np.mean(splits >= distance)", "one more"),
+    ("cliffs-delta", "return np.sign(x - y).mean()", "stop with ValueError"),
+    ("veil", "return gaussian_filter(photograph, sigma) * t + light * (1 - t)", "colours run"),
+    ("standardise", "return (features - features.mean()) / features.std()", "loudest"),
+    ("adapter", "return matrix * features + bias[:, None, None]", "first step: np.einsum"),
+    ("whole-loss", "return distances.mean(axis=1).mean() + output", "as much as it should"),
+    (
+        "whole-loss",
+        "return distances.mean() + 11 * output",
+        "for output = 0.05, weight = 10 your answer is too large by 0.05",
     ),
-    "yes-or-no": (
-        "def answer(z, y):\n    p = 1 / (1 + np.exp(-z))\n    return (-y * np.log(p) - (1 - y) * np.log(1 - p)).mean()",
-        r"shape \(\), wanted is \(8,\)",
-    ),
-    "standardise": ("def answer(f): return (f - f.mean()) / f.std()", "loudest"),
-    "adapter": ("def answer(f, m, b): return np.tensordot(m, f, axes=1) + b", "stop with ValueError"),
-    "whole-loss": ("def answer(d, o, w): return d.mean(axis=1).mean() + o", "as much as it should"),
-    "charbonnier": ("def answer(r, c, e): return np.sqrt(np.mean((r - c) ** 2) + e ** 2)", "other way round"),
-    "target": ("def answer(p, m, dry): return np.where(dry, p, m)", "stop with ValueError"),
-    "blend": ("def answer(learned, start, share):\n    learned + share * (start - learned)", "return"),
-    "psnr": ("def answer(r, c): return 10 * np.log10(255**2 / np.mean((r - c) ** 2))", "squares too"),
-    "luma": (
-        "def answer(e):\n    y = (65.481 * e + 128.553 * e + 24.966 * e + 16) / 255\n"
-        "    return -20 * np.log10(e), -20 * np.log10(y)",
+    ("charbonnier", "return np.sqrt(np.mean((restored - clean) ** 2) + epsilon ** 2)", "other way round"),
+    ("target", "return np.where(dry, photographs, made)", "stop with ValueError"),
+    ("blend", "learned + share * (start - learned)", "return"),
+    ("blend", "return 0.9 * learned + 0.1 * start", "for share = 0.8 your answer is off"),
+    ("psnr", "return 10 * np.log10(255**2 / np.mean((restored - clean) ** 2))", "squares too"),
+    (
+        "luma",
+        "y = (65.481 * error + 128.553 * error + 24.966 * error + 16) / 255\n"
+        "    return -20 * np.log10(error), -20 * np.log10(y)",
         "no part of the error",
     ),
-    "interval": ("def answer(g, d): return np.quantile(np.mean(g[d], 1), [0.05, 0.95])", "90 %"),
-    "seeds": ("def answer(scores): return np.std(scores.mean(axis=1))", "divide by S - 1"),
-    "two-levels": (
-        "def answer(g, seeds, images):\n    return np.quantile([g[s].mean() for s in seeds], [0.025, 0.975])",
-        "images are not",
-    ),
-    "coin": ("def answer(n): return 1 / 2**n", "named before"),
-}
+    ("interval", "return np.quantile(np.mean(gains[drawn], 1), [0.05, 0.95])", "90 %"),
+    ("seeds", "return np.std(scores.mean(axis=1))", "divide by S - 1"),
+    ("two-levels", "return np.quantile([gains[s].mean() for s in seeds], [0.025, 0.975])", "images are not"),
+    ("coin", "return 1 / 2**n", "named before"),
+    ("coin", "return (2 * 0.5) ** n", "for n = 2 your answer is too large by 0.5"),
+)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_mistakes_as_readers_write_them(name):
-    lines, word = WRITTEN[name]
-    assert re.search(word, check.verdict(name, written(lines)))
+def replaced(name, lines):
+    """The answer of the cell of an exercise, with these lines in the place of the dots."""
+    source = check.cells(name)[1]["source"].replace("return ...", lines).partition("check(")[0]
+    return written("from scipy.ndimage import gaussian_filter\n" + source)
+
+
+@pytest.mark.parametrize(("name", "lines", "word"), WRITTEN)
+def test_mistakes_as_readers_write_them(name, lines, word):
+    assert re.search(word, check.verdict(name, replaced(name, lines)))
 
 
 def test_a_number_may_be_asked_for(monkeypatch):
@@ -134,7 +138,7 @@ def test_a_number_may_be_asked_for(monkeypatch):
         "not yet: too few",
         "not yet: your answer is too small by 2; a first step: count",
     ]
-    assert check.cells("n")[1]["source"] == '# your lines\nanswer = ...\n\ncheck("n", answer)'
+    assert check.cells("n")[1]["source"] == '# your lines go where the dots are\nanswer = ...\n\ncheck("n", answer)'
 
 
 def test_a_misspelt_exercise_is_named():
