@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from ttlkit.evaluate import metrics
 from ttlkit.lesson import check
 from ttlkit.lesson.exercises import EXERCISES
 from ttlkit.runs import code
@@ -92,30 +93,88 @@ WRITTEN = (
     ("wasserstein", "x = x.sort()\n    return np.abs(x - np.sort(y)).mean() / sigma", "sorts in place"),
     ("p-value", "return np.mean(splits >= distance)", "one more"),
     ("cliffs-delta", "return np.sign(x - y).mean()", "stop with ValueError"),
+    ("stem", "return width * kernel * kernel * 12", "added"),
+    ("stem", "return 4 * 9 * width + width", "either 3×3 = 9 is missing, or the three colours"),
+    ("stem", "return 12 * 3 * width + width", "either 3×3 = 9 is missing, or the three colours"),
+    ("stem", "return 4 * kernel * kernel * width + width", "three colours"),
+    ("stem", "return 12 * 9 * width + 1", "one bias for each"),
+    ("stem", "return 12 * 9 * width + width", "5×5"),
     ("veil", "return gaussian_filter(photograph, sigma) * t + light * (1 - t)", "colours run"),
+    ("veil", "return gaussian_filter(photograph, (sigma, sigma, 0)) * t + light", "share 1 - t"),
+    ("veil", "return gaussian_filter(photograph, (sigma, sigma, 0)) * t + (1 - t)", "times what"),
+    ("veil", "return gaussian_filter(photograph, (0, sigma, sigma)) * t + light * (1 - t)", "rows, columns, colours"),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return (-rainy * np.log(p) - (1 - rainy) * np.log(1 - p)).mean()",
+        "one loss for each crop, no mean",
+    ),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(logit))\n    return -rainy * np.log(p) - (1 - rainy) * np.log(1 - p)",
+        "p near 1",
+    ),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return -(1 - rainy) * np.log(p) - rainy * np.log(1 - p)",
+        "label 1 is rainy",
+    ),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return -rainy * np.log(p) + (1 - rainy) * np.log(1 - p)",
+        "both terms",
+    ),
     ("standardise", "return (features - features.mean()) / features.std()", "loudest"),
+    ("adapter", "return np.tensordot(matrix, features, axes=1) + bias", "ValueError.*; the bias needs two more axes"),
+    ("adapter", "return bias + np.einsum('dc,chw->dhw', matrix, features)", "two more axes"),
     ("adapter", "return matrix * features + bias[:, None, None]", "first step: np.einsum"),
     ("whole-loss", "return distances.mean(axis=1).mean() + output", "as much as it should"),
+    ("whole-loss", "return distances.mean() + 10 * output", "not always 10"),
     (
         "whole-loss",
         "return distances.mean() + 11 * output",
         "for output = 0.05, weight = 10 your answer is too large by 0.05",
     ),
     ("charbonnier", "return np.sqrt(np.mean((restored - clean) ** 2) + epsilon ** 2)", "other way round"),
+    ("charbonnier", "return np.sqrt((restored - clean) ** 2 + epsilon**2).sum()", "not their sum"),
+    ("charbonnier", "return np.sqrt((restored - clean) ** 2).mean() + epsilon", "below the root"),
+    ("charbonnier", "return ((restored - clean) ** 2 + epsilon**2).mean()", "root is missing"),
+    ("charbonnier", "return ((restored - clean) ** 2).mean()", "mean square"),
     ("target", "return np.where(dry, photographs, made)", "stop with ValueError"),
     ("blend", "learned + share * (start - learned)", "return"),
+    ("blend", "return (1 - share) * learned", "comes back of the start"),
     ("blend", "return 0.9 * learned + 0.1 * start", "for share = 0.8 your answer is off"),
     ("psnr", "return 10 * np.log10(255**2 / np.mean((restored - clean) ** 2))", "squares too"),
+    ("psnr", "return -10 * np.log10(np.mean((restored - clean) ** 2))", "wrap around.*and 255 levels"),
+    ("psnr", "return 20 * np.log10(np.mean((restored / 255 - clean / 255) ** 2))", "20 goes with the root"),
+    ("psnr", "return -10 * np.log(np.mean((restored / 255 - clean / 255) ** 2))", "natural"),
+    ("psnr", "return -10 * np.log10(np.mean(restored / 255 - clean / 255) ** 2)", "square each difference first"),
     (
         "luma",
         "y = (65.481 * error + 128.553 * error + 24.966 * error + 16) / 255\n"
         "    return -20 * np.log10(error), -20 * np.log10(y)",
         "no part of the error",
     ),
+    ("luma", "return -10 * np.log10(error), -10 * np.log10(error * 219 / 255)", "square the error first"),
+    ("luma", "return -20 * np.log10(error), -20 * np.log10(error * 255 / 219)", "smaller"),
+    ("luma", "return -20 * np.log10(error), -20 * np.log10(error * 219)", "divide by 255"),
     ("interval", "return np.quantile(np.mean(gains[drawn], 1), [0.05, 0.95])", "90 %"),
+    ("interval", "return np.percentile(gains[drawn].mean(1), [0.025, 0.975])", "2.5 and 97.5"),
+    ("interval", "return np.quantile(gains[drawn].mean(1), [0.975, 0.025])", "low first"),
+    (
+        "interval",
+        "half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains))\n    return [gains.mean() - half, gains.mean() + half]",
+        "normal law",
+    ),
     ("seeds", "return np.std(scores.mean(axis=1))", "divide by S - 1"),
+    ("seeds", "return scores.std(axis=0, ddof=1).mean()", "average over images first"),
     ("two-levels", "return np.quantile([gains[s].mean() for s in seeds], [0.025, 0.975])", "images are not"),
+    (
+        "two-levels",
+        "return np.quantile([gains[s][:, i].mean(axis=1) for s, i in zip(seeds, images)], [0.025, 0.975])",
+        "over seeds too",
+    ),
     ("coin", "return 1 / 2**n", "named before"),
+    ("coin", "return 1 / n", "n = 1 and 2 only"),
     ("coin", "return (2 * 0.5) ** n", "for n = 2 your answer is too large by 0.5"),
 )
 
@@ -129,6 +188,29 @@ def replaced(name, lines):
 @pytest.mark.parametrize(("name", "lines", "word"), WRITTEN)
 def test_mistakes_as_readers_write_them(name, lines, word):
     assert re.search(word, check.verdict(name, replaced(name, lines)))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("wasserstein", "x.sort(), y.sort()\n    return sum(abs(x - y)) / len(x) / sigma"),
+        ("yes-or-no", "return np.logaddexp(0, logit) - rainy * logit"),
+        ("adapter", "return np.tensordot(matrix, features, 1) + bias.reshape(-1, 1, 1)"),
+        ("blend", "return learned + share * (start - learned)"),
+        ("psnr", "e = restored.astype(float) - clean\n    return 20 * np.log10(255 / np.sqrt((e * e).mean()))"),
+        ("interval", "m = np.sort(gains[drawn].mean(1))\n    return m[[int(0.025 * len(m)), int(0.975 * len(m))]]"),
+        ("interval", "m = sorted(gains[drawn].mean(1))\n    return m[len(m) // 40 - 1], m[-len(m) // 40]"),
+        (
+            "two-levels",
+            "m = gains[seeds[:, :, None], images[:, None]].mean((1, 2))\n    return np.percentile(m, [2.5, 97.5])",
+        ),
+        ("two-levels", "m = sorted(gains[s][:, i].mean() for s, i in zip(seeds, images))\n    return m[75], m[2925]"),
+        ("coin", "return 2 ** (1 - n)"),
+        ("stem", "return width * (1 + 12 * kernel**2)"),
+    ],
+)
+def test_the_same_in_another_form_is_right(name, lines):
+    assert check.verdict(name, replaced(name, lines)) == "right"
 
 
 @pytest.mark.parametrize(
@@ -159,6 +241,13 @@ def test_far_rain_is_answered_by_the_knobs_that_are_turned(knobs, said):
 def test_the_comment_in_the_solution_of_far_rain_is_right_too():
     (other,) = re.findall(r"# so does (\{.*\})", EXERCISES["far-rain"].solution)
     assert check.verdict("far-rain", ast.literal_eval(other)) == "right"
+
+
+def test_two_levels_draws_as_the_intervals_of_the_kit_do():
+    """Crossed: in each round the same images for all seeds."""
+    gains, random = np.random.default_rng(0).normal(0, 1, (3, 9)), np.random.default_rng(0)
+    seeds, images = (random.integers(count, size=(2000, count)) for count in gains.shape)
+    np.testing.assert_allclose(EXERCISES["two-levels"].right(gains, seeds, images), metrics.bootstrap(gains)[1:])
 
 
 def test_a_number_may_be_asked_for(monkeypatch):
