@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
+from ttlkit.evaluate import metrics
 from ttlkit.lesson import check
 from ttlkit.lesson.exercises import EXERCISES
 from ttlkit.runs import code
@@ -56,7 +57,9 @@ def test_the_solution_as_the_notebook_shows_it_is_right(exercise):
     found = FOLDED.fullmatch(solution.source)
     scope = imports(earlier)
     assert check.verdict(exercise.name, written(found[1], scope)) == "right"
-    assert written(answer.source, scope) is ...  # the cell as stored says that nothing is answered, and does not fail
+    stored = written(answer.source, scope)  # the cell as stored says that nothing is answered, and does not fail
+    assert check.verdict(exercise.name, stored) == f"not answered yet; a first step: {exercise.begin}"
+    assert callable(stored) == bool(exercise.takes)
 
 
 def test_the_notebook_shows_the_exercise_as_its_entry_has_it(exercise):
@@ -66,10 +69,12 @@ def test_the_notebook_shows_the_exercise_as_its_entry_has_it(exercise):
 
 
 def test_each_typical_mistake_gets_its_hint_and_no_hint_gives_the_solution_away(exercise):
-    assert len(exercise.wrong) >= 3
-    for hint, mistake in exercise.wrong.items():
-        wrong = mistake if exercise.takes else mistake()
-        assert check.verdict(exercise.name, wrong) == f"not yet: {hint}"
+    assert len(exercise.wrong) >= 3 or exercise.name == "far-rain"  # whose hints are tried below
+    for hint, mistakes in exercise.wrong.items():
+        for mistake in mistakes if isinstance(mistakes, tuple) else (mistakes,):
+            wrong = mistake if exercise.takes else mistake()
+            assert check.verdict(exercise.name, wrong) == f"not yet: {hint}"
+    for hint in (*exercise.wrong, *exercise.stops):
         assert not any(line.strip() in hint for line in exercise.solution.splitlines() if line.strip())
 
 
@@ -80,48 +85,169 @@ def test_no_answer_yet_says_where_to_begin_and_nothing_fails(exercise, capsys):
         assert check.verdict(exercise.name, odd).startswith("not yet: ")
 
 
-# Mistakes as readers write them: the lines, and a word of the hint.
-WRITTEN = {
-    "wasserstein": ("def answer(x, y, sigma): return abs(np.sort(x) - np.sort(y)).mean()", "unit"),
-    "far-rain": ("answer = {'rate': 100}", "did you mean 'rate_mm_h'"),
-    "p-value": ("def answer(distance, splits): return np.mean(splits >= distance)", "one more"),
-    "cliffs-delta": ("def answer(x, y): return np.sign(x - y).mean()", "stop with ValueError"),
-    "stem": ("def answer(width): return width * 3 * 3 * 12", "added"),
-    "veil": (
-        "from scipy.ndimage import gaussian_filter\n"
-        "def answer(image, s, t, light): return gaussian_filter(image, s) * t + light * (1 - t)",
-        "Colours|colours",
+# What a reader makes of the dots in the answer cell, and a word of what is said to it; (name, lines, word).
+WRITTEN = (
+    ("wasserstein", "return abs(np.sort(x) - np.sort(y)).mean()", "unit"),
+    ("wasserstein", "return (np.sort(x) - np.sort(y)).mean() / sigma", r"where is \|\.\.\.\|"),
+    ("wasserstein", "return np.abs(x.sort() - y.sort()).mean() / sigma", r"TypeError.*; x.sort\(\) sorts in place"),
+    ("wasserstein", "x = x.sort()\n    return np.abs(x - np.sort(y)).mean() / sigma", "sorts in place"),
+    ("p-value", "return np.mean(splits >= distance)", "one more"),
+    ("cliffs-delta", "return np.sign(x - y).mean()", "stop with ValueError"),
+    ("stem", "return width * kernel * kernel * 12", "added"),
+    ("stem", "return 4 * 9 * width + width", "either 3×3 = 9 is missing, or the three colours"),
+    ("stem", "return 12 * 3 * width + width", "either 3×3 = 9 is missing, or the three colours"),
+    ("stem", "return 4 * kernel * kernel * width + width", "three colours"),
+    ("stem", "return 12 * 9 * width + 1", "one bias for each"),
+    ("stem", "return 12 * 9 * width + width", "5×5"),
+    ("veil", "return gaussian_filter(photograph, sigma) * t + light * (1 - t)", "colours run"),
+    ("veil", "return gaussian_filter(photograph, (sigma, sigma, 0)) * t + light", "share 1 - t"),
+    ("veil", "return gaussian_filter(photograph, (sigma, sigma, 0)) * t + (1 - t)", "times what"),
+    ("veil", "return gaussian_filter(photograph, (0, sigma, sigma)) * t + light * (1 - t)", "rows, columns, colours"),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return (-rainy * np.log(p) - (1 - rainy) * np.log(1 - p)).mean()",
+        "one loss for each crop, no mean",
     ),
-    "yes-or-no": (
-        "def answer(z, y):\n    p = 1 / (1 + np.exp(-z))\n    return (-y * np.log(p) - (1 - y) * np.log(1 - p)).mean()",
-        r"shape \(\), wanted is \(8,\)",
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(logit))\n    return -rainy * np.log(p) - (1 - rainy) * np.log(1 - p)",
+        "p near 1",
     ),
-    "standardise": ("def answer(f): return (f - f.mean()) / f.std()", "loudest"),
-    "adapter": ("def answer(f, m, b): return np.tensordot(m, f, axes=1) + b", "stop with ValueError"),
-    "whole-loss": ("def answer(d, o, w): return d.mean(axis=1).mean() + o", "as much as it should"),
-    "charbonnier": ("def answer(r, c, e): return np.sqrt(np.mean((r - c) ** 2) + e ** 2)", "other way round"),
-    "target": ("def answer(p, m, dry): return np.where(dry, p, m)", "stop with ValueError"),
-    "blend": ("def answer(learned, start, share):\n    learned + share * (start - learned)", "return"),
-    "psnr": ("def answer(r, c): return 10 * np.log10(255**2 / np.mean((r - c) ** 2))", "squares too"),
-    "luma": (
-        "def answer(e):\n    y = (65.481 * e + 128.553 * e + 24.966 * e + 16) / 255\n"
-        "    return -20 * np.log10(e), -20 * np.log10(y)",
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return -(1 - rainy) * np.log(p) - rainy * np.log(1 - p)",
+        "label 1 is rainy",
+    ),
+    (
+        "yes-or-no",
+        "p = 1 / (1 + np.exp(-logit))\n    return -rainy * np.log(p) + (1 - rainy) * np.log(1 - p)",
+        "both terms",
+    ),
+    ("standardise", "return (features - features.mean()) / features.std()", "loudest"),
+    ("adapter", "return np.tensordot(matrix, features, axes=1) + bias", "ValueError.*; the bias needs two more axes"),
+    ("adapter", "return bias + np.einsum('dc,chw->dhw', matrix, features)", "two more axes"),
+    ("adapter", "return matrix * features + bias[:, None, None]", "first step: np.einsum"),
+    ("whole-loss", "return distances.mean(axis=1).mean() + output", "as much as it should"),
+    ("whole-loss", "return distances.mean() + 10 * output", "not always 10"),
+    (
+        "whole-loss",
+        "return distances.mean() + 11 * output",
+        "for output = 0.05, weight = 10 your answer is too large by 0.05",
+    ),
+    ("charbonnier", "return np.sqrt(np.mean((restored - clean) ** 2) + epsilon ** 2)", "other way round"),
+    ("charbonnier", "return np.sqrt((restored - clean) ** 2 + epsilon**2).sum()", "not their sum"),
+    ("charbonnier", "return np.sqrt((restored - clean) ** 2).mean() + epsilon", "below the root"),
+    ("charbonnier", "return ((restored - clean) ** 2 + epsilon**2).mean()", "root is missing"),
+    ("charbonnier", "return ((restored - clean) ** 2).mean()", "mean square"),
+    ("target", "return np.where(dry, photographs, made)", "stop with ValueError"),
+    ("blend", "learned + share * (start - learned)", "return"),
+    ("blend", "return (1 - share) * learned", "comes back of the start"),
+    ("blend", "return 0.9 * learned + 0.1 * start", "for share = 0.8 your answer is off"),
+    ("psnr", "return 10 * np.log10(255**2 / np.mean((restored - clean) ** 2))", "squares too"),
+    ("psnr", "return -10 * np.log10(np.mean((restored - clean) ** 2))", "wrap around.*and 255 levels"),
+    ("psnr", "return 20 * np.log10(np.mean((restored / 255 - clean / 255) ** 2))", "20 goes with the root"),
+    ("psnr", "return -10 * np.log(np.mean((restored / 255 - clean / 255) ** 2))", "natural"),
+    ("psnr", "return -10 * np.log10(np.mean(restored / 255 - clean / 255) ** 2)", "square each difference first"),
+    (
+        "luma",
+        "y = (65.481 * error + 128.553 * error + 24.966 * error + 16) / 255\n"
+        "    return -20 * np.log10(error), -20 * np.log10(y)",
         "no part of the error",
     ),
-    "interval": ("def answer(g, d): return np.quantile(np.mean(g[d], 1), [0.05, 0.95])", "90 %"),
-    "seeds": ("def answer(scores): return np.std(scores.mean(axis=1))", "divide by S - 1"),
-    "two-levels": (
-        "def answer(g, seeds, images):\n    return np.quantile([g[s].mean() for s in seeds], [0.025, 0.975])",
-        "images are not",
+    ("luma", "return -10 * np.log10(error), -10 * np.log10(error * 219 / 255)", "square the error first"),
+    ("luma", "return -20 * np.log10(error), -20 * np.log10(error * 255 / 219)", "smaller"),
+    ("luma", "return -20 * np.log10(error), -20 * np.log10(error * 219)", "divide by 255"),
+    ("interval", "return np.quantile(np.mean(gains[drawn], 1), [0.05, 0.95])", "90 %"),
+    ("interval", "return np.percentile(gains[drawn].mean(1), [0.025, 0.975])", "2.5 and 97.5"),
+    ("interval", "return np.quantile(gains[drawn].mean(1), [0.975, 0.025])", "low first"),
+    (
+        "interval",
+        "half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains))\n    return [gains.mean() - half, gains.mean() + half]",
+        "normal law",
     ),
-    "coin": ("def answer(n): return 1 / 2**n", "named before"),
-}
+    ("seeds", "return np.std(scores.mean(axis=1))", "divide by S - 1"),
+    ("seeds", "return scores.std(axis=0, ddof=1).mean()", "average over images first"),
+    ("two-levels", "return np.quantile([gains[s].mean() for s in seeds], [0.025, 0.975])", "images are not"),
+    (
+        "two-levels",
+        "return np.quantile([gains[s][:, i].mean(axis=1) for s, i in zip(seeds, images)], [0.025, 0.975])",
+        "over seeds too",
+    ),
+    ("coin", "return 1 / 2**n", "named before"),
+    ("coin", "return 1 / n", "n = 1 and 2 only"),
+    ("coin", "return (2 * 0.5) ** n", "for n = 2 your answer is too large by 0.5"),
+)
 
 
-@pytest.mark.parametrize("name", WRITTEN)
-def test_mistakes_as_readers_write_them(name):
-    lines, word = WRITTEN[name]
-    assert re.search(word, check.verdict(name, written(lines)))
+def replaced(name, lines):
+    """The answer of the cell of an exercise, with these lines in the place of the dots."""
+    source = check.cells(name)[1]["source"].replace("return ...", lines).partition("check(")[0]
+    return written("from scipy.ndimage import gaussian_filter\n" + source)
+
+
+@pytest.mark.parametrize(("name", "lines", "word"), WRITTEN)
+def test_mistakes_as_readers_write_them(name, lines, word):
+    assert re.search(word, check.verdict(name, replaced(name, lines)))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines"),
+    [
+        ("wasserstein", "x.sort(), y.sort()\n    return sum(abs(x - y)) / len(x) / sigma"),
+        ("yes-or-no", "return np.logaddexp(0, logit) - rainy * logit"),
+        ("adapter", "return np.tensordot(matrix, features, 1) + bias.reshape(-1, 1, 1)"),
+        ("blend", "return learned + share * (start - learned)"),
+        ("psnr", "e = restored.astype(float) - clean\n    return 20 * np.log10(255 / np.sqrt((e * e).mean()))"),
+        ("interval", "m = np.sort(gains[drawn].mean(1))\n    return m[[int(0.025 * len(m)), int(0.975 * len(m))]]"),
+        ("interval", "m = sorted(gains[drawn].mean(1))\n    return m[len(m) // 40 - 1], m[-len(m) // 40]"),
+        (
+            "two-levels",
+            "m = gains[seeds[:, :, None], images[:, None]].mean((1, 2))\n    return np.percentile(m, [2.5, 97.5])",
+        ),
+        ("two-levels", "m = sorted(gains[s][:, i].mean() for s, i in zip(seeds, images))\n    return m[75], m[2925]"),
+        ("coin", "return 2 ** (1 - n)"),
+        ("stem", "return width * (1 + 12 * kernel**2)"),
+    ],
+)
+def test_the_same_in_another_form_is_right(name, lines):
+    assert check.verdict(name, replaced(name, lines)) == "right"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "said"),
+    [
+        ({}, "your veil is 0.457, wanted is 0.60; all knobs stand where they start"),
+        ({"horizon_m": 20}, "all knobs stand where they start"),
+        ({"angle_deg": -20, "near_m": 2}, "hardly move the veil"),
+        (
+            {"rate_mm_h": 150},
+            "your veil is 0.496, wanted is 0.60; even 150 mm/h, the end of its slider, gives 0.50; through how much",
+        ),
+        ({"rate_mm_h": 90, "angle_deg": 0}, "even 150 mm/h, the end of its slider, gives 0.50"),
+        ({"horizon_m": 22}, "look through more of it"),
+        ({"rate_mm_h": 150, "horizon_m": 15}, "look through more of it"),
+        ({"horizon_m": 400}, "look through less of it"),
+        ({"rate": 100}, "did you mean 'rate_mm_h'"),
+        ({"focus_m": 5}, "knob"),
+        ({"horizon_m": ...}, "stop with TypeError"),
+        (225, "give a dict of knobs"),
+    ],
+)
+def test_far_rain_is_answered_by_the_knobs_that_are_turned(knobs, said):
+    verdict = check.verdict("far-rain", knobs)
+    assert verdict.startswith("not yet: ") and said in verdict
+
+
+def test_the_comment_in_the_solution_of_far_rain_is_right_too():
+    (other,) = re.findall(r"# so does (\{.*\})", EXERCISES["far-rain"].solution)
+    assert check.verdict("far-rain", ast.literal_eval(other)) == "right"
+
+
+def test_two_levels_draws_as_the_intervals_of_the_kit_do():
+    """Crossed: in each round the same images for all seeds."""
+    gains, random = np.random.default_rng(0).normal(0, 1, (3, 9)), np.random.default_rng(0)
+    seeds, images = (random.integers(count, size=(2000, count)) for count in gains.shape)
+    np.testing.assert_allclose(EXERCISES["two-levels"].right(gains, seeds, images), metrics.bootstrap(gains)[1:])
 
 
 def test_a_number_may_be_asked_for(monkeypatch):
@@ -134,7 +260,7 @@ def test_a_number_may_be_asked_for(monkeypatch):
         "not yet: too few",
         "not yet: your answer is too small by 2; a first step: count",
     ]
-    assert check.cells("n")[1]["source"] == '# your lines\nanswer = ...\n\ncheck("n", answer)'
+    assert check.cells("n")[1]["source"] == '# your lines go where the dots are\nanswer = ...\n\ncheck("n", answer)'
 
 
 def test_a_misspelt_exercise_is_named():

@@ -5,6 +5,7 @@ The exercises stand in `lesson.exercises`, one entry each. Neither they nor the 
 """
 
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,10 @@ from ttlkit.words import check_name
 TAG = "exercise"  # of all cells of an exercise
 
 
+class _UnansweredError(Exception):
+    """A function gave back the dots of the answer cell."""
+
+
 def check(name: str, answer: Any) -> None:
     """Print what is to be said about an answer to the exercise `name`; `...` is none yet."""
     print(verdict(name, answer))
@@ -26,29 +31,31 @@ def verdict(name: str, answer: Any) -> str:
     """What `check` prints. SettingsError for an exercise that there is not; a bad answer raises nothing."""
     check_name(name, EXERCISES, "exercise")
     exercise = EXERCISES[name]
+    unanswered = f"not answered yet; a first step: {exercise.begin}"
     if answer is ...:
-        return f"not answered yet; a first step: {exercise.begin}"
+        return unanswered
     if exercise.takes and not callable(answer):
         return f"not yet: give a function, answer({exercise.takes})"
-    wanted = _said(exercise.right, exercise)
     try:
         given = _said(answer if exercise.takes else lambda: answer, exercise)
+    except _UnansweredError:
+        return unanswered
     except (Exception, SystemExit) as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
         said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return f"not yet: your lines stop with {said}; a first step: {exercise.begin}"
+        hints = (hint for hint, pattern in exercise.stops.items() if re.search(pattern, said))
+        return f"not yet: your lines stop with {said}; {next(hints, f'a first step: {exercise.begin}')}"
+    wanted = _said(exercise.right, exercise)
     if _same(given, wanted, exercise.within):
         return "right"
-    for hint, mistake in exercise.wrong.items():
-        if _same(given, _said(mistake, exercise), exercise.within):
-            return f"not yet: {hint}"
-    return f"not yet: {_difference(given[0], wanted[0])}; a first step: {exercise.begin}"
+    hint = exercise.remark(answer) or _known(given, exercise)
+    return f"not yet: {hint or f'{_first_difference(given, wanted, exercise)}; a first step: {exercise.begin}'}"
 
 
 def cells(name: str) -> list[dict[str, Any]]:
     """The three cells of an exercise in its notebook: question, answer, folded solution. As nbformat 4.5 has them."""
     exercise = EXERCISES[name]
-    wanted = f": a function answer({exercise.takes})" if exercise.takes else ""
-    lines = f'# your lines{wanted}\nanswer = ...\n\ncheck("{name}", answer)'
+    given = f"def answer({exercise.takes}):\n    return ...\n\n" if exercise.takes else "answer = ...\n"
+    lines = f'# your lines go where the dots are\n{given}\ncheck("{name}", answer)'
     folded = f"<details><summary>Solution</summary>\n\n```python\n{exercise.solution}\n```\n\n</details>"
     question = f"**Exercise.** {exercise.question}"
     sources = {"question": question, "answer": lines, "solution": folded}
@@ -69,13 +76,36 @@ def _said(function: Callable[..., Any], exercise: Exercise) -> list[np.ndarray]:
     """What is seen of a function for each of the probes, which it may change; an empty array where it gives nothing."""
     with np.errstate(all="ignore"):
         values = [exercise.seen(function(*copy.deepcopy(probe))) for probe in exercise.probes]
+        if any(value is ... for value in values):
+            raise _UnansweredError
         plain = (value.detach() if hasattr(value, "detach") else value for value in values)  # a tensor of torch
         return [np.asarray([] if value is None else value, np.float64) for value in plain]
 
 
 def _same(given: list[np.ndarray], wanted: list[np.ndarray], within: float) -> bool:
-    pairs = zip(given, wanted, strict=True)
-    return all(a.shape == b.shape and np.allclose(a, b, within, 1e-6, equal_nan=True) for a, b in pairs)
+    return all(_alike(*pair, within) for pair in zip(given, wanted, strict=True))
+
+
+def _alike(given: np.ndarray, wanted: np.ndarray, within: float) -> bool:
+    return given.shape == wanted.shape and np.allclose(given, wanted, within, 1e-6, equal_nan=True)
+
+
+def _known(given: list[np.ndarray], exercise: Exercise) -> str:
+    """The hint to the typical mistake that gives the same; "" if none does."""
+    for hint, mistakes in exercise.wrong.items():
+        for mistake in mistakes if isinstance(mistakes, tuple) else (mistakes,):
+            if _same(given, _said(mistake, exercise), exercise.within):
+                return hint
+    return ""
+
+
+def _first_difference(given: list[np.ndarray], wanted: list[np.ndarray], exercise: Exercise) -> str:
+    """How an answer differs for the first probe where it does; the numbers among its arguments are named."""
+    differ = [not _alike(*pair, exercise.within) for pair in zip(given, wanted, strict=True)]
+    probe = differ.index(True)
+    named = zip(exercise.takes.split(", "), exercise.probes[probe], strict=False)  # a value takes nothing
+    numbers = [f"{name} = {value:g}" for name, value in named if np.ndim(value) == 0]
+    return (f"for {', '.join(numbers)} " if numbers else "") + _difference(given[probe], wanted[probe])
 
 
 def _difference(given: np.ndarray, wanted: np.ndarray) -> str:

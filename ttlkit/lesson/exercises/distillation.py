@@ -62,6 +62,9 @@ EXERCISES = (
                 np.einsum("dc,chw->dhw", m, f * 0 + f.mean((1, 2), keepdims=True)) + b[:, None, None]
             ),
         },
+        stops={  # the features (4, 6, 5) and a bias (4,)
+            "the bias needs two more axes: bias[:, None, None]": r"broadcast.*(\(4,6,5\) ?\(4,\)|\(4,\) ?\(4,6,5\))",
+        },
         probes=[(_maps[i], _matrix[i], _bias[i]) for i in range(2)],
         solution="def answer(features, matrix, bias):\n"
         '    return np.einsum("dc,chw->dhw", matrix, features) + bias[:, None, None]',
@@ -75,14 +78,17 @@ EXERCISES = (
         begin="teachers count alike, and so do the seven places: one mean",
         right=lambda d, o, w: d.mean() + w * o,
         wrong={
-            "with twice as many teachers your loss doubles; each should count its share": lambda d, o, w: (
-                d.sum() + w * o
+            "with twice as many teachers your loss doubles; each should count its share": (
+                lambda d, o, w: d.sum() + w * o,
+                lambda d, o, w: d.sum(0).mean() + w * o,
             ),
             "the features are in; what says that the student should restore as the guide does?": lambda d, o, w: (
                 d.mean()
             ),
             "both terms are in; does the second one count as much as it should?": lambda d, o, w: d.mean() + o,
             "divide by the number of places too": lambda d, o, w: d.sum(1).mean() + w * o,
+            "`weight` is not always 10": lambda d, o, w: d.mean() + 10 * o,
+            "the weight belongs to the other term": lambda d, o, w: w * d.mean() + o,
         },
         probes=[(_distances[0], 0.05, 10.0), (_distances[1], 0.2, 3.0)],
         solution="def answer(distances, output, weight):\n    return distances.mean() + weight * output",

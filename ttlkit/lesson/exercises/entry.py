@@ -1,7 +1,7 @@
 """What an exercise is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -11,10 +11,12 @@ class Exercise:
 
     `question`: in words, as the notebook shows it; `takes`: the names that `answer` takes, in order; `begin`: where to
     begin, for who has written nothing yet. `right` does what `answer` should do; `wrong`: hint to a typical mistake,
-    which does what that mistake does. `probes`: what all of them are called with, [()] for a value; right and mistakes
-    must differ there.
+    which does what that mistake does, or to several mistakes that deserve the same hint. `probes`: what all of them are
+    called with, [()] for a value; right and mistakes must differ there.
     `solution`: a few lines of code, as the notebook shows them, folded.
     `seen`: where many answers are right, what is compared instead of them; it is equal within the share `within`.
+    `stops`: hint to a pattern, for lines that stop with an error whose text holds it. `remark`: what is said of a wrong
+    answer, from the answer itself and instead of any other hint; "" where there is nothing to say.
     """
 
     name: str
@@ -23,8 +25,10 @@ class Exercise:
     takes: str
     begin: str
     right: Callable[..., Any]
-    wrong: Mapping[str, Callable[..., Any]]
+    wrong: Mapping[str, Callable[..., Any] | tuple[Callable[..., Any], ...]]
     probes: Sequence[tuple[Any, ...]]
     solution: str
     seen: Callable[[Any], Any] = lambda answer: answer
     within: float = 1e-4
+    stops: Mapping[str, str] = field(default_factory=dict)
+    remark: Callable[[Any], str] = lambda answer: ""

@@ -16,11 +16,15 @@ def _interval(means, level=0.95):
     return np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
 
 
+def _normal(mean, error):
+    return np.array([mean - 1.96 * error, mean + 1.96 * error])
+
+
 _random = np.random.default_rng(5)
 _clean = _random.integers(0, 256, (2, 6, 5, 3), dtype=np.uint8)
 _restored = _random.integers(0, 256, _clean.shape, dtype=np.uint8)
 _gains = _random.normal(0.4, 1, (2, 12))
-_drawn = _random.integers(0, 12, (2, 400, 12))
+_drawn = _random.integers(0, 12, (2, 4000, 12))  # many: an end may be read off the sorted means as well
 
 EXERCISES = (
     Exercise(
@@ -38,9 +42,26 @@ EXERCISES = (
             "8-bit numbers wrap around, squares too: 16 times 16 is 0 there": lambda r, c: (
                 -10 * np.log10(((r - c) ** 2).mean() / 255**2)
             ),
+            "8-bit numbers wrap around (3 - 5 is 254 there), and 255 levels count as 1: divide before you subtract": (
+                lambda r, c: -10 * np.log10(((r - c) ** 2).mean()),
+                lambda r, c: _psnr((r - c).astype(float)),
+            ),
             "a difference of 255 levels should count as 1": lambda r, c: _psnr(r.astype(float) - c),
-            "10 goes with the mean square; with its root it would be 20": lambda r, c: _psnr(r / 255 - c / 255) / 2,
+            "10 goes with the mean square, 20 with its root": (
+                lambda r, c: _psnr(r / 255 - c / 255) / 2,
+                lambda r, c: _psnr(r / 255 - c / 255) * 2,
+            ),
             "more error should give fewer dB": lambda r, c: -_psnr(r / 255 - c / 255),
+            "more error should give fewer dB; and 20 goes with the root of the mean square": lambda r, c: (
+                -2 * _psnr(r / 255 - c / 255)
+            ),
+            "the logarithm to base 10 is np.log10; np.log is the natural one": lambda r, c: (
+                _psnr(r / 255 - c / 255) * np.log(10)
+            ),
+            "square each difference first, then take the mean": lambda r, c: _psnr((r / 255 - c / 255).mean()),
+            "that is the mean square; asked is -10 times its logarithm": lambda r, c: np.square(
+                r / 255 - c / 255
+            ).mean(),
             "one mean over all pixels and colours, then the logarithm; not a mean of logarithms": lambda r, c: np.mean(
                 [_psnr(r[..., i] / 255 - c[..., i] / 255) for i in range(3)]
             ),
@@ -67,6 +88,15 @@ EXERCISES = (
             "the error of Y is not the mean of the three errors, and not their weighted squares": lambda e: np.array(
                 [_psnr(e), -10 * np.log10((LUMA * e**2).sum())]
             ),
+            "square the error first": lambda e: np.array([_psnr(e), _psnr(LUMA.sum() * e)]) / 2,
+            "the error of luma is *smaller*, so its PSNR is higher": lambda e: np.array(
+                [_psnr(e), _psnr(e / LUMA.sum())]
+            ),
+            "divide by 255": lambda e: np.array([_psnr(e), _psnr(219 * e)]),
+            "the logarithm to base 10 is np.log10; np.log is the natural one": lambda e: (
+                np.array([_psnr(e), _psnr(LUMA.sum() * e)]) * np.log(10)
+            ),
+            "more error should give fewer dB": lambda e: -np.array([_psnr(e), _psnr(LUMA.sum() * e)]),
         },
         probes=[(0.1,), (0.02,)],
         solution="def answer(error):\n"
@@ -92,8 +122,17 @@ EXERCISES = (
             "the mean runs over the R sets; it should run over the N images of one set": lambda g, d: _interval(
                 g[d].mean(0)
             ),
+            "percentile takes 2.5 and 97.5": lambda g, d: np.percentile(g[d].mean(1), [0.025, 0.975]),
+            "low first, then high": lambda g, d: _interval(g[d].mean(1))[::-1],
+            "that assumes a normal law; use the drawn sets": (
+                lambda g, d: _normal(g.mean(), g.std() / len(g) ** 0.5),
+                lambda g, d: _normal(g.mean(), g.std(ddof=1) / len(g) ** 0.5),
+                lambda g, d: _normal(g.mean(), g[d].mean(1).std()),
+                lambda g, d: _normal(g[d].mean(1).mean(), g[d].mean(1).std()),
+            ),
         },
         probes=[(_gains[i], _drawn[i]) for i in range(2)],
+        within=0.01,
         solution="def answer(gains, drawn):\n"
         "    means = gains[drawn].mean(axis=1)\n"
         "    return np.quantile(means, [0.025, 0.975])",

@@ -7,6 +7,10 @@ from ttlkit.lesson.exercises.entry import Exercise
 NOTEBOOK = "04_fine_tuning"
 
 
+def _charbonnier(restored, clean, epsilon):
+    return np.sqrt((restored - clean) ** 2 + epsilon**2)
+
+
 def _chosen(dry, where_dry, where_rainy):
     return np.where(dry[:, None, None, None] > 0.5, where_dry, where_rainy)
 
@@ -25,7 +29,7 @@ EXERCISES = (
         "difference $d$ of two images. One number.",
         takes="restored, clean, epsilon",
         begin="d = restored - clean",
-        right=lambda r, c, e: np.sqrt((r - c) ** 2 + e**2).mean(),
+        right=lambda r, c, e: _charbonnier(r, c, e).mean(),
         wrong={
             "that is the mean of |d|: where does epsilon make the corner round?": lambda r, c, e: np.abs(r - c).mean(),
             "first the root at every pixel, then the mean; yours is the other way round": lambda r, c, e: np.sqrt(
@@ -34,6 +38,12 @@ EXERCISES = (
             "both are squared below the root, the difference and epsilon": lambda r, c, e: np.sqrt(
                 (r - c) ** 2 + e
             ).mean(),
+            "mean over the pixels, not their sum": lambda r, c, e: _charbonnier(r, c, e).sum(),
+            "one number: the mean over all pixels is missing": _charbonnier,
+            "epsilon belongs below the root, squared as d is": lambda r, c, e: np.abs(r - c).mean() + e,
+            "epsilon belongs below the root": lambda r, c, e: np.abs(r - c).mean() + e**2,
+            "the root is missing": lambda r, c, e: ((r - c) ** 2 + e**2).mean(),
+            "that is the mean square: where are epsilon and the root?": lambda r, c, e: ((r - c) ** 2).mean(),
         },
         probes=[(_made[0, 0], _real[0, 0], 0.1), (_made[1, 0], _real[1, 0], 0.05)],
         solution="def answer(restored, clean, epsilon):\n"
@@ -73,6 +83,7 @@ EXERCISES = (
             ),
             "weights grow: the two shares together must be 1": lambda learned, start, share: learned + share * start,
             "half of each, whatever the share is": lambda learned, start, share: (learned + start) / 2,
+            "and what comes back of the start?": lambda learned, start, share: (1 - share) * learned,
         },
         probes=[(*_weights, 0.1), (*_weights, 0.8)],
         solution="def answer(learned, start, share):\n    return (1 - share) * learned + share * start",

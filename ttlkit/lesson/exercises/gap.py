@@ -8,9 +8,11 @@ from scipy.ndimage import gaussian_filter, minimum_filter
 from ttlkit import rain
 from ttlkit.data import image_files, pocket
 from ttlkit.lesson.exercises.entry import Exercise
+from ttlkit.words import check_name
 
 LESSON, APPENDIX = "01_gap_statistics", "01b_gap_appendix"
 STEADY = {"angle_deg": 10.0, "rate_mm_h": 40.0, "horizon_m": 20.0, "near_m": 0.6, "exposure_s": 0.008}  # the explorer's
+IDLE = {"angle_deg", "exposure_s", "near_m"}  # what hardly moves the veil
 VEIL = 0.6
 
 
@@ -30,7 +32,26 @@ def veil(**settings):
 def _veil_of(answer):
     if not isinstance(answer, dict):
         raise TypeError("give a dict of knobs, such as {'horizon_m': 50}")
+    for name in answer:
+        check_name(str(name), STEADY, "knob")  # the renderer has more knobs than the explorer shows
     return veil(**{str(name): float(value) for name, value in answer.items()})
+
+
+def _remark(answer):
+    """What is said of wrong knobs: the veil that they give, and what to turn."""
+    turned, given = {name for name, value in answer.items() if value != STEADY[name]}, _veil_of(answer)
+    if not turned:
+        hint = "all knobs stand where they start; look at the rows above: which one moves the veil most?"
+    elif turned <= IDLE:
+        hint = "direction, exposure and nearest drops hardly move the veil; look at the rows above: which knob does?"
+    elif given > VEIL:
+        hint = "far rain hides too much; look through less of it"
+    elif turned - IDLE == {"rate_mm_h"}:
+        most = veil(rate_mm_h=150.0)
+        hint = f"even 150 mm/h, the end of its slider, gives {most:.2f}; through how much rain do we look?"
+    else:
+        hint = "far rain hides too little; look through more of it"
+    return f"your veil is {given:.3g}, wanted is {VEIL:.2f}; {hint}"
 
 
 def _share(values, distance, more=0):
@@ -68,7 +89,9 @@ EXERCISES = (
             "squared, a few far pairs decide; the integral is over |...|": lambda x, y, s: (
                 np.sqrt(((np.sort(x) - np.sort(y)) ** 2).mean()) / s
             ),
+            "differences of both signs cancel: where is |...|?": lambda x, y, s: (np.sort(x) - np.sort(y)).mean() / s,
         },
+        stops={"x.sort() sorts in place and gives None; np.sort(x) gives the sorted values": "NoneType"},
         probes=_samples,
         solution="def answer(x, y, sigma):\n    return np.abs(np.sort(x) - np.sort(y)).mean() / sigma",
     ),
@@ -81,19 +104,10 @@ EXERCISES = (
         takes="",
         begin='answer = {"name of a knob": value, ...}; look at the rows above: which knob moves the veil most?',
         right=lambda: {"horizon_m": 225},
-        wrong={
-            "the veil is where it was: direction, exposure and the nearest drops leave it alone": lambda: {},
-            "heavier rain alone is not enough, even at 150 mm/h: through how much of it do we look?": lambda: {
-                "rate_mm_h": 150
-            },
-            "now far rain hides too much; how far may one see here?": lambda: {"horizon_m": 400},
-            "both at their end is far too much; one of them alone is enough": lambda: {
-                "rate_mm_h": 150,
-                "horizon_m": 400,
-            },
-        },
+        wrong={},  # the remark knows them by the knobs that are turned: other knobs may give the same veil
+        remark=_remark,
         probes=[()],
-        solution='answer = {"horizon_m": 225}  # heavier rain and a nearer horizon do it too',
+        solution='answer = {"horizon_m": 225}  # so does {"rate_mm_h": 150, "horizon_m": 88}',
         seen=_veil_of,
         within=0.01 / VEIL,
     ),

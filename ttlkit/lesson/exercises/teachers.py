@@ -12,6 +12,10 @@ def _probability(logit):
     return 1 / (1 + np.exp(-logit))
 
 
+def _cross_entropy(z, y):
+    return -(y * np.log(_probability(z)) + (1 - y) * np.log(1 - _probability(z)))
+
+
 def _veiled(photograph, sigmas, t, light):
     return gaussian_filter(photograph, sigmas) * t + light * (1 - t)
 
@@ -24,20 +28,35 @@ EXERCISES = (
     Exercise(
         name="stem",
         notebook=NOTEBOOK,
-        question="How many weights does the first layer, the **stem**, learn? It is a 3×3 convolution with bias, from "
-        "the 12 numbers of a cell of 2×2 pixels to `width` channels. Answer for every width.",
-        takes="width",
-        begin="a convolution has one 3×3 filter for each input channel and each output channel",
-        right=lambda width: 12 * 9 * width + width,
+        question="How many weights does the first layer, the **stem**, learn? It is a convolution with bias, from the "
+        "12 numbers of a cell of 2×2 pixels to `width` channels. Its filters have `kernel`×`kernel` places: 3×3 here, "
+        "but answer for every width and every kernel.",
+        takes="width, kernel",
+        begin="a convolution has one filter, kernel×kernel weights, for each input channel and each output channel",
+        right=lambda width, kernel: 12 * kernel**2 * width + width,
         wrong={
-            "the filters are right; what else is added to each output channel?": lambda width: 12 * 9 * width,
-            "the stem sees cells, not pixels: how many numbers hold 2×2 pixels of three colours?": lambda width: (
-                3 * 9 * width + width
+            "the filters are right; what else is added to each output channel?": (
+                lambda w, k: 12 * k**2 * w,
+                lambda w, k: 12 * 9 * w,
             ),
-            "how many numbers has one 3×3 filter?": lambda width: 12 * 3 * width + width,
+            "one bias for each output channel, not one for all": (
+                lambda w, k: 12 * k**2 * w + 1,
+                lambda w, k: 12 * 9 * w + 1,
+            ),
+            "the stem sees cells, not pixels: how many numbers hold 2×2 pixels of three colours?": (
+                lambda w, k: 3 * k**2 * w + w,
+                lambda w, k: 3 * 9 * w + w,
+            ),
+            "the three colours are missing: 2×2 pixels × 3 = 12 inputs": lambda w, k: 4 * k**2 * w + w,
+            "a filter has rows and columns: how many weights are kernel×kernel?": lambda w, k: 12 * k * w + w,
+            "either 3×3 = 9 is missing, or the three colours: 2×2 pixels × 3 = 12 inputs": lambda w, k: 4 * 9 * w + w,
+            "each output channel has a filter for each of its 12 inputs": lambda w, k: k**2 * w + w,
+            "each output channel has filters of its own": lambda w, k: 12 * k**2 + w,
+            "right for a 3×3 kernel; what if the kernel is 5×5?": lambda w, k: 12 * 9 * w + w,
         },
-        probes=[(8,), (16,), (24,)],
-        solution="def answer(width):\n    return 12 * 3 * 3 * width + width  # filters, and a bias for each channel",
+        probes=[(8, 3), (16, 3), (24, 5)],
+        solution="def answer(width, kernel):\n"
+        "    return 12 * kernel * kernel * width + width  # filters, and a bias for each channel",
     ),
     Exercise(
         name="veil",
@@ -58,6 +77,11 @@ EXERCISES = (
             ),
             "the veil is right, but the scene behind it is still sharp": lambda p, s, t, a: _veiled(p, 0, t, a),
             "it is blurred and darker; where is the light of the sky?": lambda p, s, t, a: _veiled(p, (s, s, 0), t, 0),
+            "the light of the sky counts with the share 1 - t": lambda p, s, t, a: _veiled(p, (s, s, 0), t, 0) + a,
+            "1 - t is the share of the sky; times what? the light of the sky": lambda p, s, t, a: _veiled(
+                p, (s, s, 0), t, 1
+            ),
+            "the order of the axes is rows, columns, colours": lambda p, s, t, a: _veiled(p, (0, s, s), t, a),
         },
         probes=[(_photographs[0], 1.0, 0.8, 0.9), (_photographs[1], 2.5, 0.6, 0.7)],
         solution="from scipy.ndimage import gaussian_filter\n\n\n"
@@ -73,17 +97,23 @@ EXERCISES = (
         "(1: rainy, 0: rain-free) are arrays (B,); so is the answer.",
         takes="logit, rainy",
         begin="turn the logit into a probability p first",
-        right=lambda z, y: -(y * np.log(_probability(z)) + (1 - y) * np.log(1 - _probability(z))),
+        right=_cross_entropy,
         wrong={
-            "a loss falls when the answer gets better; yours rises": lambda z, y: (
-                y * np.log(_probability(z)) + (1 - y) * np.log(1 - _probability(z))
-            ),
+            "a loss falls when the answer gets better; yours rises": lambda z, y: -_cross_entropy(z, y),
             "a logit is any number, and a logarithm wants a probability": lambda z, y: (
                 -(y * np.log(z) + (1 - y) * np.log(1 - z))
             ),
             "what does it cost to call a rain-free photograph rainy? Here: nothing": lambda z, y: (
                 -y * np.log(_probability(z))
             ),
+            "the minus holds for both terms": lambda z, y: (
+                -y * np.log(_probability(z)) + (1 - y) * np.log(1 - _probability(z))
+            ),
+            "a large z must give p near 1, and label 1 is rainy: see which of the two is turned": lambda z, y: (
+                _cross_entropy(-z, y)
+            ),
+            "one loss for each crop, no mean": lambda z, y: _cross_entropy(z, y).mean(),
+            "one loss for each crop, no sum": lambda z, y: _cross_entropy(z, y).sum(),
         },
         probes=[(_logits, _rainy), (3 * _logits[::-1], _rainy)],
         solution="def answer(logit, rainy):\n"
