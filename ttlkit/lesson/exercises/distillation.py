@@ -23,7 +23,7 @@ EXERCISES = (
         name="standardise",
         notebook=NOTEBOOK,
         question="Standardise the features of a teacher, an array (B, C, H, W): each channel gets mean 0 and standard "
-        "deviation 1, counted over all images and places together.",
+        "deviation 1, counted over all images and pixels together.",
         takes="features",
         begin="features.mean(axis=..., keepdims=True): over which axes, so that one number is left for each channel?",
         right=lambda features: _scaled(features, (0, 2, 3)),
@@ -48,17 +48,17 @@ EXERCISES = (
     Exercise(
         name="adapter",
         notebook=NOTEBOOK,
-        question="A 1×1 adapter applies one matrix at every place. Write it: `features` (C, H, W) of the student, "
+        question="A 1×1 adapter applies one matrix at every pixel. Write it: `features` (C, H, W) of the student, "
         "`matrix` (D, C), `bias` (D,) to the features (D, H, W) that are compared with the teacher's.",
         takes="features, matrix, bias",
-        begin='np.einsum("dc,chw->dhw", ...) multiplies at every place',
+        begin='np.einsum("dc,chw->dhw", ...) multiplies at every pixel',
         right=lambda f, m, b: np.einsum("dc,chw->dhw", m, f) + b[:, None, None],
         wrong={
             "the matrix is right; what is missing?": lambda f, m, b: np.einsum("dc,chw->dhw", m, f),
             "rows of the matrix are the outputs; you sum over the rows": lambda f, m, b: (
                 np.einsum("cd,chw->dhw", m, f) + b[:, None, None]
             ),
-            "all places come out alike: apply the matrix at each place, not to the mean of all": lambda f, m, b: (
+            "all pixels come out alike: apply the matrix at each pixel, not to the mean of all": lambda f, m, b: (
                 np.einsum("dc,chw->dhw", m, f * 0 + f.mean((1, 2), keepdims=True)) + b[:, None, None]
             ),
         },
@@ -72,10 +72,10 @@ EXERCISES = (
     Exercise(
         name="whole-loss",
         notebook=NOTEBOOK,
-        question="Write the whole loss. `distances` (teachers, places) are the distances of the features, `output` is "
+        question="Write the whole loss. `distances` (teachers, levels) are the distances of the features, `output` is "
         "the distance between what student and guide restore, `weight` is the weight of this last term.",
         takes="distances, output, weight",
-        begin="teachers count alike, and so do the seven places: one mean",
+        begin="teachers count alike, and so do the seven levels: one mean",
         right=lambda d, o, w: d.mean() + w * o,
         wrong={
             "with twice as many teachers your loss doubles; each should count its share": (
@@ -86,7 +86,7 @@ EXERCISES = (
                 d.mean()
             ),
             "both terms are in; does the second one count as much as it should?": lambda d, o, w: d.mean() + o,
-            "divide by the number of places too": lambda d, o, w: d.sum(1).mean() + w * o,
+            "divide by the number of levels too": lambda d, o, w: d.sum(1).mean() + w * o,
             "`weight` is not always 10": lambda d, o, w: d.mean() + 10 * o,
             "the weight belongs to the other term": lambda d, o, w: w * d.mean() + o,
         },
