@@ -196,6 +196,8 @@ def test_every_metric_has_its_words_and_the_input_no_row_where_it_is_compared_wi
 def test_the_best_is_that_of_the_mean_of_sets():
     rows = over_two_seeds()
     assert scores.best(rows, ["poor", "good"]) == "good" and scores.best(rows, ["poor"]) == "poor"
+    elsewhere = [{**row, "n_pairs": 200, "psnr_rgb": 90.0} for row in rows if row["model"] == "poor"]
+    assert scores.best(rows + elsewhere, ["poor", "good"]) == "good"  # who has a run alone does not win by it
 
 
 def test_a_table_for_each_number_of_pairs():

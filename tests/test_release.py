@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from ttlkit.apply import restore
 from ttlkit.data import collections, image_files, pocket, tensors
 from ttlkit.evaluate import metrics, scores
 from ttlkit.method import networks, weights
+from ttlkit.runs import code, released
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +126,24 @@ def test_the_tables_say_what_the_scores_say():
             for name, value in zip(names, values, strict=True):
                 if name in published:
                     assert float(value) == pytest.approx(np.mean(list(published[name].values())), abs=0.011), name
+
+
+def test_the_tables_of_the_sweep_say_what_its_scores_say():
+    """A row of RESULTS begins with its name, after the family in italics; each table follows its number of pairs."""
+    text = (code.notebook_path("").parent / "RESULTS.md").read_text()
+    section = text[text.index("## The claim, row by row") : text.index("## The claim in the first edition")]
+    expected = scores.by_pairs(scores.over_seeds(scores.load_rows(released.SWEEP)))
+    said = dict(zip(expected, re.findall(r"\| row \|(.*\n\|-.*\n(?:\|.*\n)+)", section), strict=True))
+    for n_pairs, table in said.items():
+        head, _, *lines = table.splitlines()
+        sets = [name.strip() for name in head.split("|")[:-2]]
+        rows = {row["row"]: row for row in expected[n_pairs]}
+        for line in lines:
+            label, *values = (cell.strip() for cell in line.strip("|").split("|"))
+            name = re.sub(r"\*[^*]+:\* |\*\*", "", label).split(" (")[0]
+            assert [v.split(" ±")[0] for v in values[:-1]] == [rows[name][s].split(" ±")[0] for s in sets], (
+                n_pairs,
+                name,
+            )
+            assert values[-1] == rows[name][scores.MEAN].split(" ±")[0], (n_pairs, name)
+        assert len(lines) > 10

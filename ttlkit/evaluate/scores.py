@@ -152,9 +152,14 @@ def by_pairs(means: list[Row]) -> dict[int, list[Row]]:
 
 
 def best(rows: list[Row], models: list[str], metric: str = "psnr_rgb") -> str:
-    """The one of `models` with the highest mean over sets, of the mean over images, seeds and numbers of pairs."""
-    means = _frame(rows, metric).groupby(["model", "set"], sort=False)[metric].mean().groupby("model").mean()
-    return str(means.reindex(models).idxmax())
+    """The one of `models` with the highest mean over runs and sets, of the mean over images.
+
+    Only runs and sets in which all of them have scores count: more pairs would flatter a model that others lack there.
+    """
+    means = _frame(rows, metric).groupby([*RUN, "set", "model"])[metric].mean().unstack("model")
+    means = means[[model for model in models if model in means]]
+    common = means.dropna()
+    return str((common if len(common) else means).mean().idxmax())
 
 
 def verdicts(gains: list[Row], own_rain: Container[str] | None = None) -> list[str]:
