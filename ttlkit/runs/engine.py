@@ -5,28 +5,43 @@ papermill loads this module when it is imported (entry point `ttlkit`), and take
 papermill notebooks/02_teacher_pretraining.ipynb out.ipynb -p task deblur
 """
 
-from pathlib import Path
+import re
 
 from papermill.engines import NBClientEngine, papermill_engines
+
+START = re.compile(r'stages\.start\("(\w+)"')  # in each notebook of ttlkit, whatever its file is called
 
 
 class CheckedEngine(NBClientEngine):
     @classmethod
-    def execute_managed_notebook(cls, nb_man, kernel_name, **options):
+    def execute_notebook(cls, nb, kernel_name, *args, **options):
         from click import ClickException  # papermill imports this module whenever it is imported itself
 
-        from ttlkit.runs.settings import STAGES, resolve
         from ttlkit.words import SettingsError
 
-        facts = nb_man.nb.metadata.papermill
-        kind = STAGES.get(Path(str(facts.get("input_path"))).stem)
-        ours = kind and any("ttlkit" in cell.source for cell in nb_man.nb.cells)
-        try:
-            if ours:
-                resolve(kind, facts.get("parameters", {}))
-        except SettingsError as error:
-            raise ClickException(str(error)) from None
-        return super().execute_managed_notebook(nb_man, kernel_name, **options)
+        began = (START.search(cell.source) for cell in nb.cells if cell.cell_type == "code")
+        if stage := next(filter(None, began), None):
+            try:
+                _check(stage[1], nb.metadata.papermill.get("parameters", {}))
+            except SettingsError as error:  # before papermill writes anything: what lies at the output stays
+                raise ClickException(str(error)) from None
+        return super().execute_notebook(nb, kernel_name, *args, **options)
+
+
+def _check(stage, parameters):
+    """Raise SettingsError for a parameter or a name in it that there is not."""
+    from ttlkit.method.connected_tasks import TASKS
+    from ttlkit.method.starts import STARTS
+    from ttlkit.runs.settings import STAGES, resolve
+    from ttlkit.words import check_name, split_names
+
+    if stage not in STAGES:
+        return
+    settings = resolve(STAGES[stage], parameters)
+    starts = [*STARTS, *TASKS]
+    for field, known in {"task": TASKS, "tasks": TASKS, "guide": TASKS, "init": starts, "inits": starts}.items():
+        for name in split_names(getattr(settings, field, "")):
+            check_name(name, known, field)
 
 
 papermill_engines.register(None, CheckedEngine)  # None: where no engine is named

@@ -295,8 +295,10 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     Raises SettingsError, one line, for an unknown name, a wrong type or a value out of range.
     """
     known = {f.name: f.metadata for f in fields(kind)}
-    for name in given:
+    for name, value in given.items():
         check_name(name, known, f"parameter of {kind.stage or 'a run'}")
+        if isinstance(value, bool):  # which would count as 0 or 1
+            raise SettingsError(f"{name} = {value}: no parameter is yes or no")
     values = asdict(_validated(kind, {k: v for k, v in given.items() if v is not None}))
     check_name(values["profile"], PROFILES, "profile")
     profile = PROFILES[values["profile"]]
