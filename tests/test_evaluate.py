@@ -198,6 +198,8 @@ def test_the_best_is_that_of_the_mean_of_sets():
     assert scores.best(rows, ["poor", "good"]) == "good" and scores.best(rows, ["poor"]) == "poor"
     elsewhere = [{**row, "n_pairs": 200, "psnr_rgb": 90.0} for row in rows if row["model"] == "poor"]
     assert scores.best(rows + elsewhere, ["poor", "good"]) == "good"  # who has a run alone does not win by it
+    with pytest.raises(collections.CollectionError, match="poor, none: no run and set"):
+        scores.best(rows, ["poor", "none"])
 
 
 def test_a_table_for_each_number_of_pairs():

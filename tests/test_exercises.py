@@ -287,3 +287,25 @@ def test_every_exercise_of_a_notebook_has_its_entry():
     for path in NOTEBOOKS:
         named = {cell.id.partition("-")[2] for cell in cells(path.stem) if cell.id.startswith("answer-")}
         assert named == {name for name, exercise in EXERCISES.items() if exercise.notebook == path.stem}
+
+
+def test_tensors_in_a_list_count_and_complex_numbers_do_not():
+    torch = pytest.importorskip("torch")
+
+    def luma(error):
+        right = EXERCISES["luma"].right(error)
+        return [torch.tensor(float(value), requires_grad=True) for value in right]
+
+    assert check.verdict("luma", luma) == "right"
+    assert "TypeError: the answer is complex" in check.verdict("luma", lambda error: np.array([1j, 2]) * error)
+
+
+def test_an_error_whose_text_fails_is_still_said():
+    class BadError(Exception):
+        def __str__(self):
+            raise RuntimeError
+
+    def answer(error):
+        raise BadError
+
+    assert "stop with BadError" in check.verdict("luma", answer)

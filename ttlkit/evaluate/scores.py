@@ -155,11 +155,13 @@ def best(rows: list[Row], models: list[str], metric: str = "psnr_rgb") -> str:
     """The one of `models` with the highest mean over runs and sets, of the mean over images.
 
     Only runs and sets in which all of them have scores count: more pairs would flatter a model that others lack there.
+    CollectionError where there is none.
     """
     means = _frame(rows, metric).groupby([*RUN, "set", "model"])[metric].mean().unstack("model")
-    means = means[[model for model in models if model in means]]
-    common = means.dropna()
-    return str((common if len(common) else means).mean().idxmax())
+    common = means.reindex(columns=models).dropna()
+    if not len(common):
+        raise CollectionError(f"{', '.join(models)}: no run and set for which all of them have {metric}")
+    return str(common.mean().idxmax())
 
 
 def verdicts(gains: list[Row], own_rain: Container[str] | None = None) -> list[str]:

@@ -41,7 +41,7 @@ def verdict(name: str, answer: Any) -> str:
     except _UnansweredError:
         return unanswered
     except (Exception, SystemExit) as error:  # noqa: BLE001 - of somebody's first lines nearly every kind there is
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        said = " ".join(_text(error).split())[:300]
         hints = (hint for hint, pattern in exercise.stops.items() if re.search(pattern, said))
         return f"not yet: your lines stop with {said}; {next(hints, f'a first step: {exercise.begin}')}"
     wanted = _said(exercise.right, exercise)
@@ -72,14 +72,31 @@ def cells(name: str) -> list[dict[str, Any]]:
     ]
 
 
+def _text(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an error of the reader's own, whose text fails
+        return type(error).__name__
+
+
 def _said(function: Callable[..., Any], exercise: Exercise) -> list[np.ndarray]:
     """What is seen of a function for each of the probes, which it may change; an empty array where it gives nothing."""
     with np.errstate(all="ignore"):
         values = [exercise.seen(function(*copy.deepcopy(probe))) for probe in exercise.probes]
         if any(value is ... for value in values):
             raise _UnansweredError
-        plain = (value.detach() if hasattr(value, "detach") else value for value in values)  # a tensor of torch
-        return [np.asarray([] if value is None else value, np.float64) for value in plain]
+        return [_numbers(value) for value in values]
+
+
+def _numbers(value: Any) -> np.ndarray:
+    """An answer as an array; TypeError for complex ones, which numpy would cut."""
+    if isinstance(value, list | tuple):
+        value = [_numbers(one) for one in value]
+    if hasattr(value, "detach"):  # a tensor of torch, perhaps with a gradient, or in bfloat16
+        value = value.detach().double().cpu()
+    if np.iscomplexobj(value):
+        raise TypeError("the answer is complex")
+    return np.asarray([] if value is None else value, np.float64)
 
 
 def _same(given: list[np.ndarray], wanted: list[np.ndarray], within: float) -> bool:

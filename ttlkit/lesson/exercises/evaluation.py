@@ -46,6 +46,9 @@ EXERCISES = (
                 lambda r, c: -10 * np.log10(((r - c) ** 2).mean()),
                 lambda r, c: _psnr((r - c).astype(float)),
             ),
+            "squares wrap in 16 bits too: 255² is above 32767; divide by 255 before you square": lambda r, c: (
+                -10 * np.log10(((r.astype(np.int16) - c) ** 2).mean() / 255**2)
+            ),
             "a difference of 255 levels should count as 1": lambda r, c: _psnr(r.astype(float) - c),
             "10 goes with the mean square, 20 with its root": (
                 lambda r, c: _psnr(r / 255 - c / 255) / 2,
