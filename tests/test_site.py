@@ -139,7 +139,7 @@ def test_what_was_put_into_a_site_is_not_lost_when_it_is_built_again(site, home,
     assert (home / "outputs" / "site" / "CNAME").exists() and (home / "outputs" / "site" / "index.html").exists()
     assert cli.main(["site", "--serve", "--port", "99999"]) == 1 and "from 0" in capsys.readouterr().err
     for name in ("../mine", "mine/", ""):
-        assert cli.main(["site", "--run", name]) == 1 and "must be the name of a folder" in capsys.readouterr().err
+        assert cli.main(["site", "--run", name]) == 1 and "must be a plain folder name" in capsys.readouterr().err
 
 
 def test_the_report_names_the_page_that_lies_beside_it(home):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ttlkit.files import shown
-from ttlkit.words import SettingsError, split_names
+from ttlkit.words import SettingsError, check_name, check_run, split_names
 
 OF_A_RUN = ("profile", "collection", "tasks", "inits", "peers", "sets", "images")  # of reproduce and of sweep
 SHEET = 20  # pictures on a sheet of `derain --compare`
@@ -115,8 +115,7 @@ def site(chosen: argparse.Namespace) -> int:
     from ttlkit.machine import home
     from ttlkit.runs.pipeline import notes, sections
 
-    if Path(chosen.run).name != chosen.run or not chosen.run:
-        raise SettingsError(f"--run '{chosen.run}' must be the name of a folder below outputs/")
+    check_run(chosen.run)
     run, out = home() / "outputs" / chosen.run, Path(os.path.abspath(chosen.out or home() / "outputs" / "site"))
     if chosen.serve:
         from ttlkit.site import serve
@@ -271,7 +270,6 @@ def data_list(chosen: argparse.Namespace) -> int:
 def data_fetch(chosen: argparse.Namespace) -> int:
     """Fetch sets one after the other; one that fails does not keep the others from being tried."""
     from ttlkit.data.public import catalogue, fetch
-    from ttlkit.words import check_name
 
     known = catalogue.load_catalogue()
     for name in chosen.names:
@@ -315,7 +313,6 @@ def data_check(chosen: argparse.Namespace) -> int:
     from ttlkit.files import write_json
     from ttlkit.runs.settings import Settings, resolve
     from ttlkit.runs.stages import collection_folder
-    from ttlkit.words import split_names
 
     folder = collection_folder(resolve(Settings, {"collection": chosen.path}))
     report = check(folder, chosen.against).without(split_names(chosen.ignore))

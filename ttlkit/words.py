@@ -5,6 +5,7 @@ import errno
 import sys
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 
@@ -26,6 +27,12 @@ def check_name(name: str, known: Iterable[str], what: str) -> None:
     known = list(known)
     if name not in known:
         raise SettingsError(unknown(name, known, what))
+
+
+def check_run(name: str) -> None:
+    """Raise SettingsError unless `name` can be that of a run: of a folder below outputs/."""
+    if not name or Path(name).name != name or name.startswith("."):
+        raise SettingsError(f"run = '{name}' must be a plain folder name below outputs/")
 
 
 def split_names(text: str) -> list[str]:

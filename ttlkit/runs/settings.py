@@ -2,12 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from ttlkit.method.starts import STARTS, STUDENT, start_of, student_variant, teachers_of
 from ttlkit.runs.profiles import GUIDE, PROFILES, TASK_NAMES, total_steps
-from ttlkit.words import SettingsError, check_name, split_names
+from ttlkit.words import SettingsError, check_name, check_run, split_names
 
 # The one place where parameters are explained: notebooks, command line, Makefile and README repeat or show these.
 HELP = {
@@ -318,8 +317,7 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
     if values.get("patch", 0) % 16:
         raise SettingsError(f"patch = {values['patch']} must be a multiple of 16 (the network halves it four times)")
     values["run"] = values["run"] or values["profile"]
-    if Path(values["run"]).name != values["run"] or values["run"].startswith("."):
-        raise SettingsError(f"run = '{values['run']}' must be a plain folder name below outputs/")
+    check_run(values["run"])
     if values["run"] == "site":
         raise SettingsError("run = 'site': outputs/site is where `make site` builds; choose another name")
     return kind(**values)
