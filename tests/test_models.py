@@ -172,6 +172,28 @@ def test_transfer_copies_what_there_is():
         weights.transfer(Restorer(16), Restorer(8))
 
 
+@pytest.mark.parametrize("width", [8, 12, 24])
+def test_a_widened_network_restores_as_before_and_learns_with_all_that_it_has(width):
+    torch.manual_seed(0)
+    source = Restorer(8)
+    torch.nn.init.normal_(source.head.weight, std=0.1)
+    wider = weights.widen(source, width)
+    image = torch.rand(1, 3, 33, 50)
+    assert wider.width == width and networks.count_parameters(wider) == networks.count_parameters(Restorer(width))
+    torch.testing.assert_close(wider(image), source(image), atol=1e-5, rtol=0)
+    assert (wider(image) - image).abs().mean() > 0.01  # it does something that could be lost
+    optimiser = torch.optim.SGD(wider.parameters(), lr=1e-2)
+    before = {name: weight.clone() for name, weight in wider.state_dict().items()}
+    for _ in range(3):  # at first no gradient reaches what nothing reads
+        optimiser.zero_grad()
+        (wider(image) - image).square().mean().backward()
+        optimiser.step()
+    assert not any(torch.equal(weight, before[name]) for name, weight in wider.state_dict().items())
+    assert weights.checksum(weights.widen(source, 8)) == weights.checksum(source)
+    with pytest.raises(WeightsError, match="width = 8: a network of width 12 .* raise width"):
+        weights.widen(Restorer(12), 8)
+
+
 def test_distiller_speaks_every_teachers_width():
     teachers = {"a": Recogniser(16), "b": Restorer(24)}
     _, adapted = Distiller(Restorer(8), teachers)(torch.rand(1, 3, 16, 16))

@@ -9,7 +9,7 @@ import papermill
 import pytest
 from jupyter_client.kernelspec import NoSuchKernel
 
-from ttlkit import files
+from ttlkit import files, machine
 from ttlkit.apply import restore
 from ttlkit.evaluate import votes
 from ttlkit.runs import code, pipeline, records, released, stages, training
@@ -138,7 +138,7 @@ def test_what_is_released_stands_in_for_teachers_and_one_line_says_so(home, coll
     taught = training.load_teachers(stage, TEACHERS)
     assert list(taught) == list(TEACHERS) and {teacher.width for teacher in taught.values()} == {16}
     recorded = json.loads((stage.folder / "config.json").read_text())["released"]
-    hashes = {task: files.sha256(released.FOLDER / f"teacher-{task}.safetensors") for task in TEACHERS}
+    hashes = {task: files.sha256(machine.WEIGHTS / f"teacher-{task}.safetensors") for task in TEACHERS}
     assert recorded == {f"02_teacher_pretraining-{t}": {"teacher.safetensors": h} for t, h in hashes.items()}
     stage.finish()
     assert records.stand_ins_of(stage.done()["inputs"]) == recorded and stage.is_done()
@@ -150,7 +150,7 @@ def test_released_teachers_are_taken_on_purpose_whatever_the_run_has(home, colle
     monkeypatch.setenv(stages.UNDER_PIPELINE, str(home / "outputs/smoke/03_distillation"))  # the pipeline does too
     stage = of(collection, Distillation, tasks="deblur", guide="", teachers_from="released").begin()
     assert "takes the released teacher deblur, trained on real photographs" in capsys.readouterr().out
-    theirs = released.FOLDER / "teacher-deblur.safetensors"
+    theirs = machine.WEIGHTS / "teacher-deblur.safetensors"
     assert stage.require("02_teacher_pretraining-deblur", "teacher.safetensors") == theirs
     assert list(records.stand_ins_of(stage.inputs)) == ["02_teacher_pretraining-deblur"]
     own = of(collection, Distillation, tasks="deblur", guide="", teachers_from="run")
@@ -161,7 +161,7 @@ def test_released_teachers_are_taken_on_purpose_whatever_the_run_has(home, colle
 def test_a_released_file_goes_stale_when_the_run_has_its_own(home, collection):
     given = {"init": "student", "guidance": 0}
     tuned = of(collection, FineTuning, **given).begin()
-    assert tuned.require("03_distillation", "student.safetensors") == released.FOLDER / "distilled.safetensors"
+    assert tuned.require("03_distillation", "student.safetensors") == machine.WEIGHTS / "distilled.safetensors"
     before = tuned.key
     tuned.finish()
     make(collection, Distillation, "student.safetensors")
@@ -232,7 +232,7 @@ def test_the_evaluation_leaves_out_what_is_neither_made_nor_released(home, colle
 
 
 def test_every_released_file_is_there():
-    assert {path.name for path in released.FOLDER.glob("*.safetensors")} == {s[2] for s in released.STAND_INS.values()}
+    assert {path.name for path in machine.WEIGHTS.glob("*.safetensors")} == {s[2] for s in released.STAND_INS.values()}
 
 
 def test_a_stage_of_another_run_is_found_before_this_one_has_a_folder(home, collection):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 PACKAGE = Path(__file__).resolve().parent
+WEIGHTS = PACKAGE / "weights"  # what is released; README.md there says what each file is, and how it was made
 
 
 class MachineError(ValueError):

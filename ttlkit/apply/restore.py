@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run wi
 
     from ttlkit.method.networks import Derainer
 
-RELEASED = machine.PACKAGE / "weights" / "student.safetensors"  # trained on real photographs; card beside it
+RELEASED = machine.WEIGHTS / "student.safetensors"  # trained on real photographs; card beside it
 WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
 TILE = 1024  # side of the tiles of a larger one
 SMALLEST = 64  # side below which smaller tiles save no memory: what they overlap by is more

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from ttlkit import machine
+
 Build = Callable[[int, Mapping[str, Any], Any], Any]
 
 
@@ -61,6 +63,13 @@ def taught(width: int, teachers: Mapping[str, Any], student: Any) -> Any:
     return _like(teacher)
 
 
+def released(width: int, teachers: Mapping[str, Any], student: Any) -> Any:
+    """The released student; where `width` is more than its own, widened so that it first restores as before."""
+    from ttlkit.method.weights import load_weights, widen
+
+    return widen(load_weights(machine.WEIGHTS / "student.safetensors"), width)
+
+
 def side_by_side(width: int, teachers: Mapping[str, Any], student: Any) -> Any:
     """All teachers in one large network."""
     from ttlkit.method.weights import gather
@@ -106,6 +115,8 @@ STARTS: dict[str, Start] = {
         rendered=True,
         blends=True,
     ),
+    # To go on from what is released. It has seen far more than the others, so it says nothing about the claim.
+    "released": Start("the released student, trained on", released, rendered=True, blends=True),
     # Semi-supervised, from scratch: the pairs, and real rainy photographs.
     "mixture": _semi("real rain follows a mixture of Gaussians", way="mixture"),
     "gaussian-process": _semi("real rain follows a Gaussian process over the pairs", way="Gaussian process"),

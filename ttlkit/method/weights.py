@@ -101,6 +101,28 @@ def transfer(source: Restorer | Recogniser, target: Restorer) -> Restorer:
     return target
 
 
+def widen(source: Restorer, width: int) -> Restorer:
+    """A Restorer of `width` that restores as `source` does, to the rounding of floats, and has more room to learn.
+
+    Its further channels are untrained and read all that there is, but nothing that was there reads them yet. Growing
+    without forgetting is from Chen et al., Net2Net, ICLR 2016; zeros instead of copied channels are ours. Raises
+    WeightsError where `source` is wider.
+    """
+    if width < source.width:
+        raise WeightsError(f"width = {width}: a network of width {source.width} can be widened only; raise width")
+    wider = Restorer(width)
+    was = source.state_dict()
+    for name, weight in wider.state_dict().items():
+        old = was[name]
+        if old.ndim > 1:
+            outputs, inputs = (1, 0) if ".ups." in name else (0, 1)  # transposed convolutions have inputs first
+            weight.narrow(outputs, 0, old.shape[outputs]).narrow(
+                inputs, old.shape[inputs], weight.shape[inputs] - old.shape[inputs]
+            ).zero_()
+        weight[tuple(slice(size) for size in old.shape)] = old
+    return wider
+
+
 def gather(teachers: Sequence[Restorer | Recogniser]) -> Ensemble:
     """All teachers' backbones in one network; its head starts near the identity."""
     together = Ensemble([teacher.width for teacher in teachers])

@@ -8,8 +8,7 @@ from ttlkit import machine
 from ttlkit.runs.profiles import GUIDE, TASK_NAMES
 from ttlkit.words import split_names
 
-FOLDER = machine.PACKAGE / "weights"  # README.md there says what each file is, and how it was made
-SWEEP = FOLDER / "sweep.csv"  # scores of the runs of a sweep, for notebook 06
+SWEEP = machine.WEIGHTS / "sweep.csv"  # scores of the runs of a sweep, for notebook 06
 DISTILLED, TEACHER = "03_distillation", "teacher "
 # The folder of a stage to: what it is in words, the file that it hands on, and the released one that stands in.
 STAND_INS = {
@@ -33,7 +32,7 @@ def files_for(name: str, settings: Any) -> dict[str, Path]:
     ):
         return {}
     _, file, released = STAND_INS[name]
-    return {file: FOLDER / released}
+    return {file: machine.WEIGHTS / released}
 
 
 def what(names: Iterable[str]) -> str:

@@ -163,7 +163,7 @@ class StageRun:
         path, digest = folder / file, done.get("files", {}).get(file)
         damaged = digest and (not path.is_file() or files.sha256(path) != digest)
         if (not done or name in self.settings.takes()) and (instead := self.stand_ins(name)):
-            return instead[file] if file else released.FOLDER
+            return instead[file] if file else machine.WEIGHTS
         if not done or damaged:
             problem = f"whose {file} is damaged or gone" if damaged else "which is not finished"
             raise SettingsError(
