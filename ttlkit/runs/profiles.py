@@ -106,7 +106,7 @@ PROFILES = {
     ),
     "release": replace(
         OWN,
-        runtime="a quarter of an hour on one H200 GPU with 16 cores",
+        runtime="a quarter of an hour on one H200 GPU with 16 cores (estimate: its stages, run one by one)",
         pocket_scenes=400,
         gap_images=80,
         teacher_steps=2000,
