@@ -1,6 +1,6 @@
 """The released student, widened, trained on: how student-large.safetensors is made. Goes on where it was stopped.
 
-    .venv/bin/python tests/benchmarks/larger.py COLLECTION FOLDER [--width 24] [--steps 40000] [--rate 6e-4]
+    .venv/bin/python tests/benchmarks/larger.py COLLECTION FOLDER [--width 24] [--steps 40000] [--rate 6e-4] [--blend 0]
 
 COLLECTION: real photographs, streak layers and pairs, without those that val/ holds out (ttlkit/weights/README.md).
 FOLDER receives checkpoint, metrics and student.safetensors. 0.14 s a step on two quiet cores, float32.
@@ -26,6 +26,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=24)
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--rate", type=float, default=6e-4, help="learning rate at its peak")
+    parser.add_argument("--blend", type=float, default=0.0, help="share of the weights it started from, after training")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -39,7 +40,9 @@ def main() -> None:
         recipe.model, recipe.objective, recipe.samples, folder=chosen.folder, key=key, checkpoint_seconds=60, **options
     )
     trainer.fit()
-    weights.save_weights(recipe.restorer(), chosen.folder / "student.safetensors")
+    restorer = recipe.restorer()
+    weights.blend(restorer, recipe.start, chosen.blend)
+    weights.save_weights(restorer, chosen.folder / "student.safetensors")
 
 
 if __name__ == "__main__":
