@@ -1,9 +1,10 @@
-"""The released student, widened, trained on: how student-large.safetensors is made. Goes on where it was stopped.
+"""The released student, widened, trained on: the trial of a larger one. Goes on where it was stopped.
 
     .venv/bin/python tests/benchmarks/larger.py COLLECTION FOLDER [--width 24] [--steps 40000] [--rate 6e-4] [--blend 0]
 
 COLLECTION: real photographs, streak layers and pairs, without those that val/ holds out (ttlkit/weights/README.md).
-FOLDER receives checkpoint, metrics and student.safetensors. 0.14 s a step on two quiet cores, float32.
+FOLDER receives checkpoint, metrics and student.safetensors; once trained, another --blend takes seconds. What came of
+it: the card, *Tried and left*. 0.14 s a step on two quiet cores, float32.
 """
 
 import argparse

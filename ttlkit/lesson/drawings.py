@@ -158,8 +158,8 @@ def _stops(init: str, guide: str) -> dict[str, str]:
     start = start_of(init, guide)
     begun = start.student or start.every_teacher or start.build.__name__ == "taught"
     own = f"{start.tasks.count(',') + 1} tasks" if start.tasks else ""
-    ours = start.build.__name__ == "released"
-    found = {"student": "released"} if ours else {} if begun else {"untrained": "more steps" if start.long else ""}
+    grown = start.build.__name__ == "released"
+    found = {"student": "released"} if grown else {} if begun else {"untrained": "more steps" if start.long else ""}
     found |= {"teachers": own or ("all" if start.student or start.every_teacher else init)} if begun else {}
     found |= {"student": "distilled"} if start.student else {}
     found |= {"all pairs" if start.every_pair else "few pairs": start.way}

@@ -115,11 +115,9 @@ def widen(source: Restorer, width: int) -> Restorer:
     for name, weight in wider.state_dict().items():
         old = was[name]
         if old.ndim > 1:
-            outputs, inputs = (1, 0) if ".ups." in name else (0, 1)  # transposed convolutions have inputs first
-            weight.narrow(outputs, 0, old.shape[outputs]).narrow(
-                inputs, old.shape[inputs], weight.shape[inputs] - old.shape[inputs]
-            ).zero_()
-        weight[tuple(slice(size) for size in old.shape)] = old
+            new, kept = (w.transpose(0, 1) if ".ups." in name else w for w in (weight, old))  # theirs have inputs first
+            new[: kept.shape[0], kept.shape[1] :] = 0
+        weight[tuple(map(slice, old.shape))] = old
     return wider
 
 
