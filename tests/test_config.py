@@ -3,6 +3,8 @@
 import pytest
 
 from ttlkit import machine
+from ttlkit.method import starts
+from ttlkit.method.weights import load_weights
 from ttlkit.runs.profiles import PROFILES
 from ttlkit.runs.settings import STAGES, Distillation, FineTuning, TeacherPretraining, resolve, teacher_stages
 from ttlkit.words import SettingsError
@@ -82,6 +84,16 @@ def test_scratch_may_have_what_all_stages_cost_together():
     assert resolve(FineTuning, {"profile": "sweep", "init": "scratch-total"}).steps == round(total)
     assert resolve(FineTuning, {"profile": "sweep", "init": "scratch"}).steps == profile.fine_tuning_steps
     assert resolve(FineTuning, {"init": "scratch-total", "steps": 5}).steps == 5
+
+
+def test_the_released_student_is_never_made_narrower():
+    least = starts.STARTS["released"].least_width
+    assert load_weights(machine.WEIGHTS / "student.safetensors").width == least
+    smoke = {"profile": "smoke", "init": "released"}
+    assert resolve(FineTuning, smoke).width == least and resolve(FineTuning, {**smoke, "init": "scratch"}).width == 8
+    assert resolve(FineTuning, {**smoke, "width": 24}).width == 24
+    with pytest.raises(SettingsError, match="width = 8: init = 'released' needs 16 or more"):
+        resolve(FineTuning, {**smoke, "width": 8})
 
 
 def test_precision_can_be_forced(monkeypatch):

@@ -29,6 +29,7 @@ class Start:
     `blends`: a share of the weights it started from comes back. `long`: it trains for as many steps as cost what all
     stages of the student cost together. `every_pair`: of all that the collection holds, not few. `way`: how it is
     trained, an entry of recipes.WAYS; '': all weights, on pairs. `unlabelled`: that way sees real rainy photographs.
+    `least_width`: that of weights which can be widened only.
     """
 
     why: str
@@ -43,6 +44,7 @@ class Start:
     every_pair: bool = False
     way: str = ""
     unlabelled: bool = False
+    least_width: int = 0
 
 
 def untrained(width: int, teachers: Mapping[str, Any], student: Any) -> Any:
@@ -116,7 +118,7 @@ STARTS: dict[str, Start] = {
         blends=True,
     ),
     # To go on from what is released. It has seen far more than the others, so it says nothing about the claim.
-    "released": Start("the released student, trained on", released, rendered=True, blends=True),
+    "released": Start("the released student, trained on", released, rendered=True, blends=True, least_width=16),
     # Semi-supervised, from scratch: the pairs, and real rainy photographs.
     "mixture": _semi("real rain follows a mixture of Gaussians", way="mixture"),
     "gaussian-process": _semi("real rain follows a Gaussian process over the pairs", way="Gaussian process"),

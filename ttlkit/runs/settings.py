@@ -312,6 +312,12 @@ def resolve(kind: type[Settings], given: Mapping[str, Any]) -> Settings:
         start = start_of(values["init"], values["guide"])
         if start.long and given.get("steps") is None:
             values["steps"] = total_steps(profile, len(split_names(values["tasks"])))
+        if given.get("width") is None:
+            values["width"] = max(values["width"], start.least_width)
+        elif values["width"] < start.least_width:  # found out later, it would cost the run's finished one
+            raise SettingsError(
+                f"width = {values['width']}: init = '{values['init']}' needs {start.least_width} or more"
+            )
         for name, takes in (("rendered", start.rendered), ("guidance", start.guided), ("blend", start.blends)):
             values[name] = values[name] if takes else 0.0  # so that config.json says what was done
     if values.get("patch", 0) % 16:
