@@ -210,6 +210,8 @@ def test_the_table_decides_what_a_row_takes_of_the_profile():
     assert takes("scratch-rendered") == (0.85, 0, 0, "")
     for init in ("scratch", "scratch-total", "all-pairs", *SEMI):
         assert takes(init) == (0, 0, 0, "")
+    for init in SEMI:
+        assert takes(f"{init}-rendered") == (0.85, 0, 0, "")
     for init in ("paper", "paper-frozen", "paper-head-first", "paper-near", "paper-low-rank"):
         assert takes(init) == (0, 0, 0, paper)
     assert {start.way for start in STARTS.values()} == {"", *recipes.WAYS}

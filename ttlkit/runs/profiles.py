@@ -100,7 +100,8 @@ PROFILES = {
         fine_tuning_rate=5e-4,
         rendered=0.85,
         inits="scratch,scratch-total,scratch-rendered,all-pairs,paper,paper-frozen,paper-head-first,paper-near,"
-        "paper-low-rank,mixture,gaussian-process,mean-teacher,no-streaks,unguided,no-rendered,student",
+        "paper-low-rank,mixture,gaussian-process,mean-teacher,mixture-rendered,gaussian-process-rendered,"
+        "mean-teacher-rendered,no-streaks,unguided,no-rendered,student",
         test_images=12,
         workers=0,
     ),
