@@ -123,9 +123,11 @@ STARTS: dict[str, Start] = {
     "mixture": _semi("real rain follows a mixture of Gaussians", way="mixture"),
     "gaussian-process": _semi("real rain follows a Gaussian process over the pairs", way="Gaussian process"),
     "mean-teacher": _semi("real rain follows the student's own average", way="mean teacher"),
-    "mixture-rendered": _semi("the same, with rendered rain too", way="mixture", rendered=True),
-    "gaussian-process-rendered": _semi("the same, with rendered rain too", way="Gaussian process", rendered=True),
-    "mean-teacher-rendered": _semi("the same, with rendered rain too", way="mean teacher", rendered=True),
+    "mixture-rendered": _semi("as mixture, with rendered rain too", way="mixture", rendered=True),
+    "gaussian-process-rendered": _semi(
+        "as gaussian-process, with rendered rain too", way="Gaussian process", rendered=True
+    ),
+    "mean-teacher-rendered": _semi("as mean-teacher, with rendered rain too", way="mean teacher", rendered=True),
 }
 SCRATCH, STUDENT = "scratch", "student"  # the two rows that the claim compares
 
