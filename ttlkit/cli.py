@@ -163,7 +163,8 @@ def _add_accept_code(made: argparse.ArgumentParser) -> None:
 
 def _add_weights(made: argparse.ArgumentParser) -> None:
     weights = made.add_mutually_exclusive_group()
-    weights.add_argument("--weights", type=_path, help="*.safetensors, *.onnx or *.xml (default: the released student)")
+    told = "student (the default), student-large (better, half as fast), or a *.safetensors, *.onnx or *.xml"
+    weights.add_argument("--weights", type=_path, help=told)
     weights.add_argument("--run", help="take the student of a run of yours, by the name of its folder below outputs/")
 
 

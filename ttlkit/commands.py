@@ -213,7 +213,7 @@ def _weights(chosen: argparse.Namespace) -> Path:
 
     if chosen.run:
         return restore.student_of(machine.home() / "outputs" / chosen.run)
-    return chosen.weights or restore.RELEASED
+    return restore.find_weights(chosen.weights) if chosen.weights else restore.RELEASED
 
 
 def _write_sheets(written: list[tuple[Path, Path]]) -> None:

@@ -1,11 +1,12 @@
-"""The released student, widened, trained on: the trial of a larger one. Goes on where it was stopped.
+"""The released student, widened, trained on in two legs: how student-large is made. Goes on where it was stopped.
 
-    .venv/bin/python tests/benchmarks/larger.py COLLECTION FOLDER [--width 24] [--steps 40000] [--rate 6e-4] [--blend 0]
-    .venv/bin/python tests/benchmarks/larger.py COLLECTION FOLDER --start WEIGHTS --wider-rain --steps 26000 --rate 5e-4
+    .venv/bin/python tests/benchmarks/larger.py COLLECTION A
+    .venv/bin/python tests/benchmarks/larger.py DRAWN B --start A/student.safetensors --wider-rain --steps 26000 \\
+        --rate 5e-4 --blend 0.12 --blend-with ttlkit/weights/student.safetensors
 
-COLLECTION: real photographs, streak layers and pairs, without those that val/ holds out (ttlkit/weights/README.md; with
-`--wider-rain` that of drawn_val.py). FOLDER receives checkpoint, metrics and student.safetensors; once trained, another
---blend takes seconds. What came of it: the card, *Tried and left*. 0.14 s a step on two quiet cores, float32.
+COLLECTION: real photographs, streak layers and pairs, without those that val/ holds out (ttlkit/weights/README.md);
+DRAWN: what drawn_val.py makes of it. A and B receive checkpoint, metrics and student.safetensors; once trained, another
+--blend takes seconds. 0.14 s a step on two quiet cores, float32.
 """
 
 import argparse
@@ -36,6 +37,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--rate", type=float, default=6e-4, help="learning rate at its peak")
     parser.add_argument("--blend", type=float, default=0.0, help="share of the weights it started from, after training")
+    parser.add_argument("--blend-with", type=Path, help="weights to blend in, widened, instead of its start")
     parser.add_argument("--wider-rain", action="store_true", help="the shares WIDER instead of those of the task")
     chosen = parser.parse_args()
     chosen.folder.mkdir(parents=True, exist_ok=True)
@@ -52,9 +54,12 @@ def main() -> None:
         recipe.model, recipe.objective, recipe.samples, folder=chosen.folder, key=key, checkpoint_seconds=60, **options
     )
     trainer.fit()
-    restorer = recipe.restorer()
-    weights.blend(restorer, recipe.start, chosen.blend)
-    weights.save_weights(restorer, chosen.folder / "student.safetensors")
+    restorer, start = recipe.restorer(), recipe.start
+    if chosen.blend_with:
+        torch.manual_seed(0)  # the channels that the first leg began with
+        start = weights.widen(weights.load_weights(chosen.blend_with), chosen.width).state_dict()
+    weights.blend(restorer, start, chosen.blend)
+    weights.save_weights(restorer, chosen.folder / "student.safetensors", init="student")
 
 
 def wider_sample(patch: np.ndarray, label: str, rng: np.random.Generator, layers) -> dict[str, np.ndarray]:

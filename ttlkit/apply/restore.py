@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # torch takes seconds to import, and exported networks run wi
     from ttlkit.method.networks import Derainer
 
 RELEASED = machine.WEIGHTS / "student.safetensors"  # trained on real photographs; card beside it
+LARGE = RELEASED.with_name("student-large.safetensors")  # the same, wider: better and slower, see the card
 WHOLE = 3_000_000  # pixels up to which an image is restored in one piece
 TILE = 1024  # side of the tiles of a larger one
 SMALLEST = 64  # side below which smaller tiles save no memory: what they overlap by is more
@@ -49,12 +50,12 @@ def derain(
     """Remove the rain from a photograph: `ttlkit.derain(image)`.
 
     `image`: (H, W, 3) RGB, uint8, uint16 or float in [0, 1], or the name of a file. Returns an array of the same
-    shape and type; of a file, its upright pixels, uint8 or uint16. `weights`, `engine`, `device` as in `load_engine`,
-    `tile`, `strength` and `progress` as in `apply`. Weights are read once.
+    shape and type; of a file, its upright pixels, uint8 or uint16. `weights` (say "student-large"), `engine` and
+    `device` as in `load_engine`, `tile`, `strength` and `progress` as in `apply`. Weights are read once.
     """
     if isinstance(image, (str, Path)):
         image = photos.load_photo(image).pixels
-    path = Path(weights).resolve()
+    path = find_weights(weights).resolve()
     changed = path.stat().st_mtime_ns if path.exists() else 0
     engine_of = _cached_engine(path, changed, engine, device)
     return apply(engine_of, np.asarray(image), tile=tile, strength=strength, progress=progress)
@@ -145,11 +146,12 @@ def load_engine(
 ) -> Engine:
     """A restorer's weights (.safetensors), or what `ttlkit export` made of them (.onnx, .xml), ready to run.
 
-    `name`: one of ENGINES, by default what the file is for; ONNX Runtime and OpenVINO take .safetensors too, for a
-    second more. `device`: 'cpu' or 'cuda', by default the best that torch finds; `precision` as in `torch_engine`, by
-    default the best of the device. Raises SettingsError, WeightsError and ExportError.
+    `weights`: a file, or a name as in `find_weights`. `name`: one of ENGINES, by default what the file is for; ONNX
+    Runtime and OpenVINO take .safetensors too, for a second more. `device`: 'cpu' or 'cuda', by default the best that
+    torch finds; `precision` as in `torch_engine`, by default the best of the device. Raises SettingsError,
+    WeightsError and ExportError.
     """
-    path = Path(weights)
+    path = find_weights(weights)
     own = export.SUFFIXES.get(path.suffix)
     name = name or own or "torch"
     check_name(name, ENGINES, "engine")
@@ -195,6 +197,13 @@ def load_restorer(path: Path | str, device: str = "cpu") -> Derainer:
     if not isinstance(model, Derainer):
         raise WeightsError(f"{path}: holds a {type(model).__name__}, which does not restore images")
     return prepared(model).to(device)
+
+
+def find_weights(name: Path | str) -> Path:
+    """The file of that name; where there is none, the released weights called so: 'student' or 'student-large'."""
+    path = Path(name)
+    known = {file.stem: file for file in (RELEASED, LARGE)}
+    return path if path.is_file() else known.get(str(name), path)
 
 
 def student_of(run_folder: Path) -> Path:
