@@ -292,7 +292,7 @@ def test_the_wheel_works_without_a_checkout(unpacked, tmp_path):
     site = unpacked / "ttlkit"
     found = {path.relative_to(site) for path in site.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert found == set(_shipped())
-    assert sum(path.stat().st_size for path in (site / "weights").iterdir()) <= 20e6  # a student, a larger one, teachers
+    assert sum(path.stat().st_size for path in (site / "weights").iterdir()) <= 20e6
 
     code = """
 from ttlkit import machine, runs
